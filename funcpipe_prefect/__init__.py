@@ -1,0 +1,100 @@
+"""Typed, law-checked data pipelines for Prefect: the same output on one core, on Dask and on Beam."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from funcpipe_prefect.backends.local import run_local
+    from funcpipe_prefect.backends.protocol import RunReport
+    from funcpipe_prefect.builder import load_pipeline
+    from funcpipe_prefect.errors import (
+        BackendError,
+        ContractError,
+        ErrorRateExceeded,
+        FuncPipeError,
+        PipelineError,
+        Problem,
+        RecordError,
+        SinkError,
+        SourceError,
+        TransientError,
+    )
+    from funcpipe_prefect.ir import Pipeline, Split
+    from funcpipe_prefect.monoid import Monoid
+    from funcpipe_prefect.orchestration.flow import run_pipeline
+    from funcpipe_prefect.registry import Registry
+    from funcpipe_prefect.result import Err, ErrorInfo, FPResult, Ok, Result
+    from funcpipe_prefect.schema import Approximate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Approximate": "schema",
+    "BackendError": "errors",
+    "ContractError": "errors",
+    "Err": "result",
+    "ErrorInfo": "result",
+    "ErrorRateExceeded": "errors",
+    "FPResult": "result",
+    "FuncPipeError": "errors",
+    "Monoid": "monoid",
+    "Ok": "result",
+    "Pipeline": "ir",
+    "PipelineError": "errors",
+    "Problem": "errors",
+    "RecordError": "errors",
+    "Registry": "registry",
+    "Result": "result",
+    "RunReport": "backends.protocol",
+    "SinkError": "errors",
+    "SourceError": "errors",
+    "Split": "ir",
+    "TransientError": "errors",
+    "load_pipeline": "builder",
+    "run_local": "backends.local",
+    "run_pipeline": "orchestration.flow",
+}
+
+__all__ = [
+    "Approximate",
+    "BackendError",
+    "ContractError",
+    "Err",
+    "ErrorInfo",
+    "ErrorRateExceeded",
+    "FPResult",
+    "FuncPipeError",
+    "Monoid",
+    "Ok",
+    "Pipeline",
+    "PipelineError",
+    "Problem",
+    "RecordError",
+    "Registry",
+    "Result",
+    "RunReport",
+    "SinkError",
+    "SourceError",
+    "Split",
+    "TransientError",
+    "load_pipeline",
+    "run_local",
+    "run_pipeline",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that no engine is loaded before."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,60 @@
+"""What is known of Dask itself: which cluster the resources mean, and how futures ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import distributed
+from distributed.scheduler import KilledWorker
+
+from funcpipe_prefect.ir import Resources
+
+__all__ = ["cluster_options", "outcomes"]
+
+
+def cluster_options(resources: Resources) -> dict[str, Any]:
+    """Translate `resources:` into the keyword arguments of a `DaskTaskRunner`.
+
+    A running scheduler is used as it is. A cluster class gets `cluster_kwargs` as written, and
+    `n_workers` where they do not say it. Otherwise a local cluster is started.
+    """
+    if resources.address:
+        return {"address": resources.address}
+    if resources.cluster_class:
+        return {
+            "cluster_class": resources.cluster_class,
+            "cluster_kwargs": {"n_workers": resources.workers, **resources.cluster_kwargs},
+        }
+    kwargs: dict[str, Any] = {
+        "n_workers": resources.workers,
+        "threads_per_worker": resources.threads_per_worker,
+        "processes": True,
+        "dashboard_address": "127.0.0.1:0",
+        **resources.cluster_kwargs,
+    }
+    if resources.memory_limit:
+        kwargs["memory_limit"] = resources.memory_limit
+    return {"cluster_kwargs": kwargs}
+
+
+def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, str]]:
+    """Yield each future's index, result and, if Dask lost it, the reason; in order of completion.
+
+    A worker that is killed takes its task with it: Dask runs the task elsewhere, and gives up
+    after `distributed.scheduler.allowed-failures` deaths.
+    """
+    index_of = {future.key: index for index, future in enumerate(futures)}
+    with distributed.Client.as_current(client):
+        for future in distributed.as_completed(futures):  # type: ignore[no-untyped-call]
+            if future.status == "finished":
+                yield index_of[future.key], future.result(), ""
+            else:
+                error = future.exception() if future.status == "error" else None
+                yield index_of[future.key], None, _reason(future.status, error)
+
+
+def _reason(status: str, error: BaseException | None) -> str:
+    if isinstance(error, KilledWorker):
+        return f"its worker process died {error.allowed_failures + 1} times (out of memory, or killed from outside)"
+    return f"{type(error).__name__}: {error}" if error else f"Dask reports it as {status}"

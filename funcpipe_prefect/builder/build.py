@@ -1,0 +1,254 @@
+"""Checks every contract and makes the pipeline; all violations are reported at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from funcpipe_prefect.builder.endpoints import build_sink, build_source
+from funcpipe_prefect.builder.imports import gather_registry
+from funcpipe_prefect.builder.operators import build_combine, build_record_operator
+from funcpipe_prefect.builder.scope import Scope
+from funcpipe_prefect.builder.tags import codec_type, fits, show
+from funcpipe_prefect.config import (
+    BatchMapSpec,
+    CombineSpec,
+    Config,
+    FlatMapSpec,
+    MapSpec,
+    OperatorSpec,
+    SinkSpec,
+    load_config,
+)
+from funcpipe_prefect.config.places import KeyPath
+from funcpipe_prefect.errors import near_misses
+from funcpipe_prefect.ir import (
+    BatchMap,
+    ErrorSettings,
+    FlatMap,
+    Map,
+    Operator,
+    Pipeline,
+    Resources,
+    Retries,
+    Sink,
+)
+from funcpipe_prefect.registry import Registry
+
+__all__ = ["build_pipeline", "default_storage", "load_pipeline"]
+
+
+def load_pipeline(
+    path_or_mapping: str | Path | Mapping[str, Any],
+    registry: Registry | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    input: str | Iterable[Any] | None = None,
+    output: str | None = None,
+) -> Pipeline:
+    """Read a pipeline, check every contract and build it; nothing runs.
+
+    Args:
+        path_or_mapping: A pipeline file, or the same as a mapping.
+        registry: Names beside those of the modules under `imports:`.
+        overrides: Values by key path, such as `{"resources.workers": 4}`.
+        input: A path or URL that replaces the source's, or the records themselves.
+        output: A path or URL that replaces the sink's.
+
+    Returns:
+        The checked pipeline.
+
+    Raises:
+        PipelineError: Every problem of the file, each with place, cause and mend.
+    """
+    config = load_config(path_or_mapping, overrides)
+    return build_pipeline(config, registry, input=input, output=output)
+
+
+def build_pipeline(
+    config: Config,
+    registry: Registry | None = None,
+    *,
+    input: str | Iterable[Any] | None = None,
+    output: str | None = None,
+) -> Pipeline:
+    """Make a pipeline from its config, or raise every problem at once.
+
+    Raises:
+        PipelineError: The config's problems and the builder's, in document order.
+    """
+    scope = Scope(config, gather_registry(config, registry), output)
+    _check_names(config)
+    _check_terminals(config)
+    _check_materialization_points(config)
+    _check_output(config, scope)
+    built = _operators(scope)
+    source, record_type = build_source(scope, input, built[0] if built else None)
+    config.raise_problems()
+    operators = [operator for operator in built if operator is not None]
+    name = config.name or _name_of(config)
+    return Pipeline(
+        name=name,
+        operators=tuple(_encodable(operator) for operator in operators),
+        errors=ErrorSettings(
+            path=config.errors.path or _dead_letters_beside(operators, name),
+            max_error_rate=config.errors.max_error_rate,
+        ),
+        storage=config.cache.storage or default_storage(),
+        source=source,
+        record_type=codec_type(record_type),
+        backend=config.backend,  # type: ignore[arg-type]  # one of three words by the spec
+        resources=_resources(config),
+        materialization_points=tuple(config.materialization_points),
+        retries=_retries(config),
+    )
+
+
+def default_storage() -> str:
+    """Where partitions are kept when the file does not say: the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(base) / "funcpipe")
+
+
+def _operators(scope: Scope) -> list[Operator | None]:
+    """Build each operator and check that it takes what the one before it gives; None where it failed."""
+    built: list[Operator | None] = []
+    produced: Any = Any
+    before = ""
+    for index, spec in enumerate(scope.config.operators):
+        operator = None
+        count = len(scope.config.problems)
+        if spec is not None:
+            path: KeyPath = ("operators", index)
+            operator = _operator(scope, spec, path, produced)
+            if before and operator is not None and not fits(produced, operator.in_type):
+                place = (*path, "in_type") if spec.in_type else scope.function_key(path)
+                scope.config.problem(place, "FP201", "types do not chain", f"{spec.name} takes {show(operator.in_type)}",
+                                     f"{show(produced)}, which {before} gives",
+                                     "change the order, or the function's types")  # fmt: skip
+        built.append(operator)
+        scope.is_broken = operator is None or len(scope.config.problems) > count
+        produced = getattr(operator, "out_type", Any)
+        before = (spec.name if spec else None) or ""
+    return built
+
+
+def _operator(scope: Scope, spec: OperatorSpec, path: KeyPath, produced: Any) -> Operator | None:
+    match spec:
+        case MapSpec() | FlatMapSpec() | BatchMapSpec():
+            return build_record_operator(scope, spec, path, produced)
+        case CombineSpec():
+            return build_combine(scope, spec, path, produced)
+        case SinkSpec():
+            return build_sink(scope, spec, path, produced)
+
+
+def _check_names(config: Config) -> None:
+    seen: dict[str, int] = {}
+    for index, spec in enumerate(config.operators):
+        if spec is None:
+            continue
+        if spec.name is None:
+            config.missing(("operators", index), "name", "a name that is unique in the pipeline")
+        elif spec.name in seen:
+            config.problem(("operators", index, "name"), "FP303", "duplicate name", f'"{spec.name}"',
+                           "unique names", f"rename it; operators[{seen[spec.name]}] has this name")  # fmt: skip
+        else:
+            seen[spec.name] = index
+
+
+def _check_terminals(config: Config) -> None:
+    specs = config.operators
+    first = -1
+    for index, spec in enumerate(specs):
+        if not isinstance(spec, (CombineSpec, SinkSpec)):
+            continue
+        place = ("operators", index, "type")
+        if first < 0:
+            first = index
+        else:
+            config.problem(place, "FP305", "two terminals", f"a {spec.type} behind operators[{first}]",
+                           "one Sink or Combine", "split the pipeline in two")  # fmt: skip
+        if any(not isinstance(other, (CombineSpec, SinkSpec)) for other in specs[index + 1 :]):
+            config.problem(place, "FP304", "terminal is not last", f"{spec.type} at {index + 1} of {len(specs)}",
+                           "a Sink or Combine as the last operator", "move it to the end")  # fmt: skip
+
+
+def _check_materialization_points(config: Config) -> None:
+    """Check that each point names a record operator, once."""
+    names = [spec.name for spec in config.operators if spec is not None and spec.name]
+    terminals = [spec.name for spec in config.operators if isinstance(spec, (CombineSpec, SinkSpec))]
+    allowed = list(dict.fromkeys(name for name in names if name not in terminals))
+    points: Sequence[str] = config.materialization_points
+    for index, point in enumerate(points):
+        path = ("materialization_points", index)
+        listed = ", ".join(allowed) or "no operator"
+        if point in points[:index]:
+            config.problem(path, "FP306", "materialization point twice", f'"{point}"', "each once",
+                           "remove one of them")  # fmt: skip
+        elif point in terminals:
+            config.problem(path, "FP306", "materialization point is terminal", f'"{point}"', listed,
+                           "remove it; nothing comes after a Sink or Combine")  # fmt: skip
+        elif point not in allowed and None not in config.operators:
+            config.problem(path, "FP306", "materialization point does not exist", f'"{point}"', listed,
+                           near_misses(point, allowed) if allowed else "remove it")  # fmt: skip
+
+
+def _check_output(config: Config, scope: Scope) -> None:
+    if scope.output is None or not config.operators or config.operators[-1] is None:
+        return
+    last = config.operators[-1]
+    index = len(config.operators) - 1
+    if isinstance(last, SinkSpec):
+        entry = scope.registry.get("sink", last.func or "")
+        if entry is None or not entry.is_function:
+            return
+        reason = f"{last.func} is a function and takes no path"
+    else:
+        reason = f"{last.name} is a {last.type}, and a Sink alone has an output"
+    config.problem(("operators", index), "FP122", "output has no place", f"output {scope.output}", reason,
+                   "leave --output out")  # fmt: skip
+
+
+def _name_of(config: Config) -> str:
+    file = config.marked.file
+    return Path(file).stem if not file.startswith("<") else "pipeline"
+
+
+def _dead_letters_beside(operators: Sequence[Operator], name: str) -> str:
+    last = operators[-1]
+    location = last.target.location if isinstance(last, Sink) else None
+    return f"{location.rstrip('/')}_dead_letters" if location else f"dead_letters/{name}"
+
+
+def _encodable(operator: Operator) -> Operator:
+    """Take types that are known by name only as plain values, once the chain is checked."""
+    in_type = codec_type(operator.in_type)
+    if isinstance(operator, (Map, FlatMap, BatchMap)):
+        return replace(operator, in_type=in_type, out_type=codec_type(operator.out_type))
+    return replace(operator, in_type=in_type)
+
+
+def _resources(config: Config) -> Resources:
+    asked = config.resources
+    return Resources(
+        workers=asked.workers,
+        threads_per_worker=asked.threads_per_worker,
+        memory_limit=asked.memory_limit or 0,
+        address=asked.address,
+        cluster_class=asked.cluster_class,
+        cluster_kwargs=dict(asked.cluster_kwargs),
+        granularity=asked.granularity,
+    )
+
+
+def _retries(config: Config) -> Retries:
+    delays = config.retries.delay_seconds
+    return Retries(
+        transform=config.retries.transform,
+        sink=config.retries.sink,
+        delay_seconds=tuple(delays) if isinstance(delays, list) else (delays,),
+    )

@@ -1,0 +1,279 @@
+"""The command line: `funcpipe validate | run | plan | schema`.
+
+Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from funcpipe_prefect.errors import FuncPipeError, PipelineError, Place, Problem, SourceError
+
+if TYPE_CHECKING:
+    from funcpipe_prefect.backends.protocol import Progress, RunReport
+    from funcpipe_prefect.ir import Pipeline
+
+__all__ = ["app", "main"]
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+_notes = Console(stderr=True, highlight=False)
+
+app = App(
+    name="funcpipe",
+    help="Typed, law-checked data pipelines for Prefect.",
+    version_flags=["--version"],
+    console=_notes,
+    suppress_keyboard_interrupt=False,
+)
+
+PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
+SetOption = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        help="key.path=value, read as YAML; may be given again.",
+        negative=(),
+        consume_multiple=False,
+    ),
+]
+JsonOption = Annotated[
+    bool, Parameter(name="--json", help="Print one JSON object as the last line.", negative=())
+]
+InputOption = Annotated[str | None, Parameter(help="Path, glob or URL in place of the source's.")]
+OutputOption = Annotated[str | None, Parameter(help="Path or URL in place of the sink's.")]
+BackendOption = Annotated[
+    Literal["local", "dask", "beam"] | None, Parameter(help="In place of the pipeline's own.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)  # as python -m does: registry modules of the project at hand
+    try:
+        code = app(list(arguments) if arguments is not None else None, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _notes.print(f"[bold red]FP122 command line[/]  {_plain(error)}", soft_wrap=True)
+        code = WRONG
+    except PipelineError as error:
+        code = _refused(error)
+    except KeyboardInterrupt:
+        _notes.print("interrupted; nothing was published")
+        code = 130
+    sys.exit(code)
+
+
+def _plain(error: CycloptsError) -> str:
+    return " ".join(str(error).split())
+
+
+def _refused(error: PipelineError) -> int:
+    _notes.print(str(error), markup=False, soft_wrap=True)
+    count = len(error.problems)
+    _notes.print(f"\n{count} problem{'s' * (count != 1)}", style="bold red")
+    return WRONG
+
+
+@app.command
+def validate(pipeline: PipelineFile, /, *, set_: SetOption = None) -> int:
+    """Check a pipeline file: 0 valid, 2 not; every problem is located."""
+    built = load(pipeline, _overrides(set_))
+    from funcpipe_prefect.plan import lower
+
+    stages = " → ".join(stage.name for stage in lower(built))
+    _notes.print(f"{pipeline} is valid: {stages}", markup=False, soft_wrap=True)
+    return DONE
+
+
+@app.command
+def schema() -> int:
+    """Print the JSON Schema of the pipeline file."""
+    from funcpipe_prefect.config import pipeline_schema
+
+    print(json.dumps(pipeline_schema(), indent=2))
+    return DONE
+
+
+@app.command
+def plan(
+    pipeline: PipelineFile,
+    /,
+    *,
+    input: InputOption = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> int:
+    """Show what a run would do; nothing runs."""
+    built = load(pipeline, _overrides(set_), input, output)
+    from funcpipe_prefect.backends.protocol import preview
+
+    try:
+        shown = preview(built)
+    except SourceError as error:
+        return _failed(error, WRONG)
+    if json_:
+        print(json.dumps(shown))
+    else:
+        _notes.print(f"{built.name} on {built.backend}", style="bold")
+        for stage in shown["stages"]:
+            _notes.print(
+                f"  {stage['name']}: {stage['kind']}, {stage['to_run']} to run, {stage['cached']} cached"
+            )
+        _notes.print(
+            f"{shown['splits']} splits, {shown['tasks_to_run']} tasks to run, {shown['tasks_cached']} cached"
+        )
+    return DONE
+
+
+@app.command
+def run(
+    pipeline: PipelineFile,
+    /,
+    *,
+    backend: BackendOption = None,
+    input: InputOption = None,
+    output: OutputOption = None,
+    set_: SetOption = None,
+    refresh: Annotated[bool, Parameter(help="Use nothing that was computed before.", negative=())] = False,
+    json_: JsonOption = False,
+) -> int:
+    """Run a pipeline: 0 done, 1 failed, 2 the pipeline or the command line is wrong."""
+    overrides = _overrides(set_)
+    built = load(pipeline, overrides, input, output)
+    chosen = backend or built.backend
+    try:
+        with _shown_progress(quiet=json_ or not _notes.is_terminal) as progress:
+            if chosen == "local":
+                report = _run_local(built, progress, refresh=refresh)
+            else:
+                given = {"input": input, "output": output, "overrides": overrides or None}
+                report = _run_flow(pipeline, chosen, progress, refresh=refresh, **given)
+    except PipelineError:
+        raise
+    except SourceError as error:
+        return _failed(error, WRONG, chosen if json_ else None)
+    except Exception as error:
+        return _failed(error, FAILED, chosen if json_ else None)
+    _summary(report)
+    if json_:
+        print(json.dumps(report.to_dict(), default=_jsonable))
+    return DONE
+
+
+def _run_local(pipeline: Pipeline, progress: Progress | None, *, refresh: bool) -> RunReport:
+    from funcpipe_prefect.backends.local import run_local
+
+    return run_local(pipeline, refresh=refresh, progress=progress)
+
+
+def _run_flow(path: str, backend: str, progress: Progress | None, **parameters: Any) -> RunReport:
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from funcpipe_prefect.orchestration.flow import LISTENER, check_backend, run_pipeline
+
+    check_backend(backend)
+    LISTENER.set(progress)
+    report: RunReport = run_pipeline(path, backend=backend, **parameters)
+    return report
+
+
+def load(
+    path: str, overrides: dict[str, Any], input: str | None = None, output: str | None = None
+) -> Pipeline:
+    """Read and check a pipeline file."""
+    from funcpipe_prefect.builder import load_pipeline
+
+    return load_pipeline(path, overrides=overrides, input=input, output=output)
+
+
+def _overrides(settings: list[str] | None) -> dict[str, Any]:
+    from funcpipe_prefect.config.marks import read_scalar
+
+    overrides: dict[str, Any] = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise PipelineError([
+                Problem("FP121", "override is not key=value", Place(f"--set {setting}"), setting,
+                        "key.path=value", "for example --set resources.workers=4")
+            ])  # fmt: skip
+        overrides[key.strip()] = read_scalar(value, f"--set {key.strip()}")
+    return overrides
+
+
+@contextlib.contextmanager
+def _shown_progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """Show a live bar for each stage on a terminal; nothing elsewhere."""
+    if quiet:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(), console=_notes,
+    )  # fmt: skip
+    rows: dict[int, Any] = {}
+
+    def show(event: Any) -> None:
+        if event.index not in rows:
+            rows[event.index] = bars.add_task(event.stage, total=event.total, note="")
+        note = f"{event.records:,} records" + (f", {event.errors:,} dead letters" if event.errors else "")
+        bars.update(rows[event.index], completed=event.done, note=note)
+
+    with bars:
+        yield show
+
+
+def _failed(error: Exception, code: int, backend: str | None = None) -> int:
+    text = str(error) if isinstance(error, FuncPipeError) else f"{type(error).__name__}: {error}"
+    _notes.print("failed", style="bold red", end=" ")
+    _notes.print(text, markup=False, soft_wrap=True)
+    if backend is not None:
+        from funcpipe_prefect.backends.protocol import RunReport
+
+        print(json.dumps({**RunReport("failed", backend).to_dict(), "error": text}))
+    return code
+
+
+def _summary(report: RunReport) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("operator", "in", "out", "dropped", "dead letters"):
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    for counts in report.operators:
+        cells = (counts.records_in, counts.records_out, counts.dropped, counts.errors)
+        table.add_row(counts.name, *(f"{cell:,}" for cell in cells))
+    _notes.print(table)
+    _notes.print(
+        f"{report.splits} splits on {report.backend}: {report.tasks_run} tasks run, "
+        f"{report.tasks_cached} cached, {report.elapsed_s:.1f} s"
+    )
+    if report.result is not None:
+        _notes.print(f"result        {report.result!r}", markup=False, soft_wrap=True)
+    if report.output:
+        _notes.print(f"output        {report.output}", markup=False, soft_wrap=True)
+    if report.dead_letters:
+        _notes.print(f"dead letters  {report.dead_letters}", markup=False, soft_wrap=True)
+    _notes.print(f"digest        {report.digest}", soft_wrap=True)
+    for warning in report.warnings:
+        _notes.print(f"warning       {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _jsonable(value: Any) -> Any:
+    """Write a Combine's answer as JSON: sets as sorted lists, other values as text."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,28 @@
+"""Pipeline files: YAML with the place of every key, and the specs that its values must fit."""
+
+from funcpipe_prefect.config.load import Config, load_config
+from funcpipe_prefect.config.overrides import with_overrides
+from funcpipe_prefect.config.specs import (
+    BatchMapSpec,
+    CombineSpec,
+    FlatMapSpec,
+    MapSpec,
+    OperatorSpec,
+    PipelineSpec,
+    SinkSpec,
+    pipeline_schema,
+)
+
+__all__ = [
+    "BatchMapSpec",
+    "CombineSpec",
+    "Config",
+    "FlatMapSpec",
+    "MapSpec",
+    "OperatorSpec",
+    "PipelineSpec",
+    "SinkSpec",
+    "load_config",
+    "pipeline_schema",
+    "with_overrides",
+]

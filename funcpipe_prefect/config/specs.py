@@ -1,0 +1,217 @@
+"""What a pipeline file may say, as pydantic models: keys, types, bounds.
+
+Keys that an operator cannot do without are optional here and demanded by the builder, which
+knows what to suggest; the JSON Schema lists them as required.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+)
+
+__all__ = [
+    "BatchMapSpec",
+    "CombineSpec",
+    "FlatMapSpec",
+    "MapSpec",
+    "OperatorSpec",
+    "PipelineSpec",
+    "SinkSpec",
+    "pipeline_schema",
+]
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError("a size such as 16MiB is expected")
+    size = _BYTE_SIZE.validate_python(value)
+    if size <= 0:
+        raise ValueError("a size above 0 is expected")
+    return int(size)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("a finite number is expected")
+    return value
+
+
+_BYTE_SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
+Size: TypeAlias = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
+Seconds: TypeAlias = Annotated[NonNegativeFloat, AfterValidator(_finite)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=80)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ContractSpec(_Spec):
+    """What an operator promises."""
+
+    idempotent: bool | None = None
+    associative: bool | None = None
+    commutative: bool | None = None
+
+
+class _OperatorSpec(_Spec):
+    name: Name | None = Field(None, description="Unique in the pipeline.")
+    error_policy: Literal["drop", "collect", "fail_fast"] = Field(
+        "collect", description="What becomes of a record that fails."
+    )
+    in_type: str | None = Field(None, description="Record type, such as FPResult[RawDoc] or RawDoc.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the function.")
+    transient: list[str] = Field(
+        default_factory=list, description="Exceptions that fail the task, to be retried, not the record."
+    )
+
+
+class MapSpec(_OperatorSpec):
+    """One record in, one record out."""
+
+    type: Literal["Map"]
+    func: str | None = None
+    out_type: str | None = None
+
+
+class FlatMapSpec(_OperatorSpec):
+    """One record in, any number out."""
+
+    type: Literal["FlatMap"]
+    func: str | None = None
+    out_type: str | None = None
+
+
+class BatchMapSpec(_OperatorSpec):
+    """A list of records in, one result for each out."""
+
+    type: Literal["BatchMap"]
+    func: str | None = None
+    out_type: str | None = None
+    max_batch_size: PositiveInt = 64
+
+
+class CombineSpec(_OperatorSpec):
+    """Terminal: lift every record, then merge by a commutative monoid."""
+
+    type: Literal["Combine"]
+    lift: str | None = None
+    monoid: str | None = None
+    out_type: str | None = None
+    contract: ContractSpec = ContractSpec()
+
+
+class SinkSpec(_OperatorSpec):
+    """Terminal: write every record, publish at once."""
+
+    type: Literal["Sink"]
+    func: str | None = None
+    out_type: str | None = None
+    contract: ContractSpec | None = None
+
+
+OPERATOR_SPECS: dict[str, type[_OperatorSpec]] = {
+    "Map": MapSpec,
+    "FlatMap": FlatMapSpec,
+    "BatchMap": BatchMapSpec,
+    "Combine": CombineSpec,
+    "Sink": SinkSpec,
+}
+OperatorSpec: TypeAlias = MapSpec | FlatMapSpec | BatchMapSpec | CombineSpec | SinkSpec
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "Map": ("type", "name", "func"),
+    "FlatMap": ("type", "name", "func"),
+    "BatchMap": ("type", "name", "func"),
+    "Combine": ("type", "name", "monoid", "lift"),
+    "Sink": ("type", "name", "func", "contract"),
+}
+
+
+class SourceSpec(BaseModel):
+    """Where records come from; further keys are the source's own, such as split_size."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    type: str | None = Field(None, description="jsonl, csv, parquet, text or a registered source.")
+    record: str | None = Field(None, description="Record type; the first operator's in_type by default.")
+
+
+class ResourcesSpec(_Spec):
+    """What the Dask cluster gets."""
+
+    workers: PositiveInt = 2
+    threads_per_worker: PositiveInt = 1
+    memory_limit: Size | None = Field(None, description="For each worker, such as 2GiB.")
+    address: str | None = Field(None, description="A running scheduler, such as tcp://host:8786.")
+    cluster_class: str | None = Field(
+        None, description="Import path, such as dask_kubernetes.operator.KubeCluster."
+    )
+    cluster_kwargs: dict[str, Any] = Field(default_factory=dict)
+    granularity: Literal["auto", "partition"] = "auto"
+
+
+class RetriesSpec(_Spec):
+    """How often a failed task runs again."""
+
+    transform: NonNegativeInt = 2
+    sink: NonNegativeInt = 5
+    delay_seconds: Seconds | Annotated[list[Seconds], Field(min_length=1)] = Field(
+        default_factory=lambda: [1.0, 10.0, 60.0], description="Before each retry; the last one repeats."
+    )
+
+
+class ErrorsSpec(_Spec):
+    """Where dead letters go, and how many a run bears."""
+
+    path: str | None = None
+    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class CacheSpec(_Spec):
+    """Where materialized partitions are kept."""
+
+    storage: str | None = Field(None, description="Folder or fsspec URL.")
+
+
+class PipelineSpec(_Spec):
+    """A pipeline file."""
+
+    name: Name | None = None
+    imports: list[str] = Field(default_factory=list, description="Modules that hold a registry.")
+    source: SourceSpec | None = None
+    operators: list[Annotated[OperatorSpec, Field(discriminator="type")]] = Field(min_length=1)
+    backend: Literal["local", "dask", "beam"] = "local"
+    resources: ResourcesSpec = ResourcesSpec()
+    materialization_points: list[str] = Field(default_factory=list)
+    retries: RetriesSpec = RetriesSpec()
+    errors: ErrorsSpec = ErrorsSpec()
+    cache: CacheSpec = CacheSpec()
+
+
+OPERATOR: TypeAdapter[OperatorSpec] = TypeAdapter(Annotated[OperatorSpec, Field(discriminator="type")])
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """Give the JSON Schema of the pipeline file, for editors and validators."""
+    schema = PipelineSpec.model_json_schema()
+    for kind, required in REQUIRED.items():
+        schema["$defs"][f"{kind}Spec"]["required"] = list(required)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "funcpipe pipeline",
+    }

@@ -1,0 +1,1 @@
+"""Registries and sources of the demonstration; written as a user would write them."""

@@ -1,0 +1,329 @@
+"""The intermediate representation: frozen nodes, the protocols of sources and sinks, the pipeline.
+
+Nodes hold functions that were looked up and checked already; building one runs nothing. No
+backend is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from funcpipe_prefect.monoid import Monoid
+
+__all__ = [
+    "Artifact",
+    "BackendName",
+    "BatchMap",
+    "Combine",
+    "Commit",
+    "ErrorPolicy",
+    "ErrorSettings",
+    "FlatMap",
+    "Function",
+    "Located",
+    "Map",
+    "OperatorCounts",
+    "Operator",
+    "Part",
+    "Pipeline",
+    "RecordOperator",
+    "RecordSink",
+    "RecordSource",
+    "Reject",
+    "Resources",
+    "Retries",
+    "Sink",
+    "Split",
+    "Undecodable",
+]
+
+ErrorPolicy: TypeAlias = Literal["drop", "collect", "fail_fast"]
+BackendName: TypeAlias = Literal["local", "dask", "beam"]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A read-only resource such as a model: built once in each process, never shipped."""
+
+    name: str
+    build: Callable[[], Any]
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """A registered function with its parameters bound.
+
+    Attributes:
+        name: The name in the registry.
+        call: The user's function.
+        params: Keyword arguments from the pipeline file, by name, in name order.
+        artifacts: Artifacts that the function takes by parameter name.
+        version: A pinned version that stands for the function's code in stage keys.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    params: tuple[tuple[str, Any], ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class _RecordNode:
+    name: str
+    func: Function
+    error_policy: ErrorPolicy = "collect"
+    in_type: Any = Any
+    out_type: Any = Any
+    transient: tuple[type[BaseException], ...] = ()
+
+
+@dataclass(frozen=True)
+class Map(_RecordNode):
+    """One record in, one record out."""
+
+
+@dataclass(frozen=True)
+class FlatMap(_RecordNode):
+    """One record in, any number out; a record whose function fails half-way gives none."""
+
+
+@dataclass(frozen=True)
+class BatchMap(_RecordNode):
+    """A list of records in, exactly one result for each, in order."""
+
+    max_batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Terminal: every record lifted, then merged by a commutative monoid."""
+
+    name: str
+    lift: Function
+    monoid: Monoid[Any]
+    error_policy: ErrorPolicy = "collect"
+    in_type: Any = Any
+    transient: tuple[type[BaseException], ...] = ()
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Terminal: every record written to `target`, then published at once."""
+
+    name: str
+    target: RecordSink
+    error_policy: ErrorPolicy = "collect"
+    in_type: Any = Any
+    transient: tuple[type[BaseException], ...] = ()
+
+
+RecordOperator: TypeAlias = Map | FlatMap | BatchMap
+Operator: TypeAlias = Map | FlatMap | BatchMap | Combine | Sink
+
+
+@dataclass(frozen=True)
+class Split:
+    """A slice of the input: small, serialisable, never data.
+
+    Attributes:
+        name: For people and part names, such as `docs.jsonl-000016777216`; unique in a source.
+        location: What `start` and `stop` count in: a URL, or a name the source knows.
+        start: First byte, row group or index.
+        stop: One past the last; -1 means to the end.
+        identity: Changes when the data of this slice may have changed (size, time, ETag).
+        size: Bytes, if known; for plans and progress.
+        members: Names of the things in this slice, where it is not a range.
+    """
+
+    name: str
+    location: str = ""
+    start: int = 0
+    stop: int = -1
+    identity: str = ""
+    size: int = 0
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Undecodable:
+    """What a source yields in place of a record that it could not decode."""
+
+    raw: bytes
+    type: str
+    message: str
+
+
+Located: TypeAlias = tuple[int, Any]
+"""A position (byte offset, row number or index) and the record that begins there."""
+
+Reject: TypeAlias = Callable[[int, Any, Exception], None]
+"""How a sink hands back a record that it cannot write: position, record, error."""
+
+
+@runtime_checkable
+class RecordSource(Protocol):
+    """Where records come from. Implementations are small, immutable and picklable."""
+
+    def list_splits(self) -> Sequence[Split]:
+        """List the slices of the input, in a stable order; touches metadata only."""
+
+    def read(self, split: Split, record_type: Any, /) -> Iterator[Located]:
+        """Stream one split; a record that does not decode comes as `Undecodable`."""
+
+    def locate(self, split: Split, position: int, /) -> str:
+        """Say where a record is, for a person, such as `docs.jsonl:17 (byte 1234)`."""
+
+
+@dataclass(frozen=True)
+class OperatorCounts:
+    """How an operator's records went; `records_in == passed + dropped + errors` always holds."""
+
+    name: str
+    passed: int = 0
+    records_out: int = 0
+    dropped: int = 0
+    errors: int = 0
+
+    @property
+    def records_in(self) -> int:
+        """Records that reached the operator."""
+        return self.passed + self.dropped + self.errors
+
+    def __add__(self, other: OperatorCounts) -> OperatorCounts:
+        return OperatorCounts(
+            self.name,
+            self.passed + other.passed,
+            self.records_out + other.records_out,
+            self.dropped + other.dropped,
+            self.errors + other.errors,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A written file, not yet visible to readers: the receipt of a sink.
+
+    Attributes:
+        file: The part's name; empty when it has no record, and so no file.
+        records: Records in it.
+        size: Bytes.
+        sha256: Hash of the file's bytes.
+    """
+
+    file: str = ""
+    records: int = 0
+    size: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One split's entry in a manifest: the part, and all that a later run wants to know of it."""
+
+    split: str
+    key: str
+    part: Part
+    digest: str
+    counts: tuple[OperatorCounts, ...] = ()
+    dead_letters: tuple[Part, ...] = ()
+
+
+@runtime_checkable
+class RecordSink(Protocol):
+    """Where records go. `write` is idempotent and invisible, `commit` publishes at once."""
+
+    @property
+    def location(self) -> str | None:
+        """The URL of the output, if it has one."""
+
+    def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject, /) -> Part:
+        """Write one partition; the same records give the same bytes and the same part."""
+
+    def published(self) -> Mapping[str, Commit]:
+        """The entries that readers see now and whose parts are whole, by stage key."""
+
+    def commit(self, entries: Sequence[Commit], /) -> None:
+        """Make exactly these parts visible, atomically; doing it again changes nothing."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster gets. `address` names a running scheduler and excludes the rest.
+
+    Attributes:
+        workers: Worker processes.
+        threads_per_worker: Threads in each.
+        memory_limit: Bytes for each worker; 0 means the cluster's own default.
+        address: Address of a running Dask scheduler.
+        cluster_class: Import path of a Dask cluster class, such as `dask_kubernetes.operator.KubeCluster`.
+        cluster_kwargs: Keyword arguments for it.
+        granularity: `partition`: one Prefect task run per stage and split.
+    """
+
+    workers: int = 2
+    threads_per_worker: int = 1
+    memory_limit: int = 0
+    address: str | None = None
+    cluster_class: str | None = None
+    cluster_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    granularity: str = "auto"
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a failed task runs again, and the seconds before each time."""
+
+    transform: int = 2
+    sink: int = 5
+    delay_seconds: tuple[float, ...] = (1.0, 10.0, 60.0)
+
+
+@dataclass(frozen=True)
+class ErrorSettings:
+    """Where dead letters go, and how many failed records a run bears.
+
+    Attributes:
+        path: URL of the folder of dead letters.
+        max_error_rate: The largest share of failed records, from 0 to 1; a run above it fails
+            before anything is published.
+    """
+
+    path: str
+    max_error_rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A checked pipeline: immutable; building one ran nothing.
+
+    Attributes:
+        record_type: What the source decodes into: the first operator's `in_type`.
+        materialization_points: Operators behind which partitions are stored and cached.
+        storage: URL of the partition store.
+    """
+
+    name: str
+    operators: tuple[Operator, ...]
+    errors: ErrorSettings
+    storage: str
+    source: RecordSource | None = None
+    record_type: Any = Any
+    backend: BackendName = "local"
+    resources: Resources = field(default_factory=Resources)
+    materialization_points: tuple[str, ...] = ()
+    retries: Retries = field(default_factory=Retries)
+
+    @property
+    def terminal(self) -> Combine | Sink | None:
+        """The terminal, or None when the records are only counted."""
+        last = self.operators[-1]
+        return last if isinstance(last, (Combine, Sink)) else None
+
+    @property
+    def record_operators(self) -> tuple[RecordOperator, ...]:
+        """The operators that turn records into records."""
+        return tuple(op for op in self.operators if isinstance(op, (Map, FlatMap, BatchMap)))

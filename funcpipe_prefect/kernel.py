@@ -1,0 +1,430 @@
+"""The kernel: what every operator and error policy means, once, for all backends.
+
+A chain of operators over one partition is a chain of generators. Values travel bare; a failed
+record leaves by the `Trace`, with its position. Memory is bounded by a batch, not a partition.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import re
+import reprlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Any
+
+from typing_extensions import assert_never
+
+from funcpipe_prefect.errors import ContractError, FuncPipeError, RecordError, SourceError, TransientError
+from funcpipe_prefect.ir import (
+    Artifact,
+    BatchMap,
+    Combine,
+    ErrorPolicy,
+    FlatMap,
+    Function,
+    Located,
+    Map,
+    OperatorCounts,
+    RecordOperator,
+    Sink,
+    Undecodable,
+)
+from funcpipe_prefect.monoid import fold
+from funcpipe_prefect.result import Err, ErrorInfo, Ok
+from funcpipe_prefect.schema import is_model
+
+__all__ = ["SOURCE", "Trace", "bind", "decoded", "fold_records", "located", "resumed", "run_chain"]
+
+SOURCE = "source"
+INFRASTRUCTURE = (TransientError, ConnectionError, TimeoutError, concurrent.futures.TimeoutError, MemoryError)
+
+_preview = reprlib.Repr()
+_preview.maxstring = _preview.maxother = 200
+_preview.maxlevel = 4
+
+
+@functools.cache
+def _built(artifact: Artifact) -> Any:
+    return artifact.build()
+
+
+def bind(function: Function) -> Callable[..., Any]:
+    """Give the user's function with its parameters and artifacts in place.
+
+    Each artifact is built at the first use in a process and kept for its life.
+    """
+    keywords = dict(function.params) | {item.name: _built(item) for item in function.artifacts}
+    return functools.partial(function.call, **keywords) if keywords else function.call
+
+
+class _Tally:
+    __slots__ = ("dropped", "errors", "passed", "records_out")
+
+    def __init__(self) -> None:
+        self.passed = self.records_out = self.dropped = self.errors = 0
+
+
+class Trace:
+    """The side channel of one partition: positions, counts and failed records.
+
+    Args:
+        split: The split's name.
+        locate: Turns a position into words for a person.
+        collect: Receives each dead letter and the record (`Undecodable` from the source).
+    """
+
+    def __init__(
+        self, split: str, locate: Callable[[int], str], collect: Callable[[ErrorInfo, Any], None]
+    ) -> None:
+        self.position = 0
+        self.first: ErrorInfo | None = None
+        self._split = split
+        self.locate = locate
+        self._collect = collect
+        self._tallies: dict[str, _Tally] = {}
+
+    def where(self) -> str:
+        """The current position in words; the bare number when the source cannot be asked any more."""
+        try:
+            return self.locate(self.position)
+        except Exception:
+            return f"{self._split}, position {self.position}"
+
+    def tally(self, operator: str) -> _Tally:
+        """The mutable counts of an operator."""
+        return self._tallies.setdefault(operator, _Tally())
+
+    def counts(self) -> tuple[OperatorCounts, ...]:
+        """The counts of every operator that has seen this partition, in order."""
+        return tuple(
+            OperatorCounts(name, t.passed, t.records_out, t.dropped, t.errors)
+            for name, t in self._tallies.items()
+        )
+
+    def fail(self, operator: str, policy: ErrorPolicy, record: Any, reason: Any) -> None:
+        """Treat one failed record as its operator's policy says.
+
+        Raises:
+            RecordError: The policy is `fail_fast`.
+        """
+        tally = self.tally(operator)
+        if policy == "drop":
+            tally.dropped += 1
+            return
+        tally.errors += 1
+        info = self._describe(operator, record, reason)
+        self.first = self.first or info
+        if policy == "fail_fast":
+            raise RecordError(str(info))
+        self._collect(info, record)
+
+    def _describe(self, operator: str, record: Any, reason: Any) -> ErrorInfo:
+        if isinstance(reason, ErrorInfo):
+            kind, message = reason.type, reason.message
+        elif isinstance(record, Undecodable):
+            kind, message = record.type, record.message
+        elif isinstance(reason, BaseException):
+            kind, message = type(reason).__name__, _text_of(reason)
+        else:
+            kind, message = "Err", _text_of(reason)
+        shown = record.raw if isinstance(record, Undecodable) else record
+        try:
+            preview = _preview.repr(shown)[:200]
+        except Exception:
+            preview = f"<{type(shown).__name__}>"
+        return ErrorInfo(
+            operator=operator,
+            type=kind,
+            message=_printable(message[:2000]),
+            split=self._split,
+            position=self.position,
+            location=self.where(),
+            preview=_printable(preview),
+        )
+
+
+def _text_of(reason: Any) -> str:
+    try:
+        return str(reason)
+    except Exception as error:
+        return f"<its text raises {type(error).__name__}>"
+
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+def _printable(text: str) -> str:
+    """Make a text that any file takes and that is the same in every run: without addresses."""
+    return _ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()
+
+
+def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+    """Stream one partition through record operators.
+
+    Args:
+        operators: Applied in order.
+        values: The partition, from `decoded` or `resumed`.
+        trace: Receives counts and failures.
+
+    Yields:
+        The records that come through, bare; `trace.position` is then the position of the
+        source record that each one stems from.
+
+    Raises:
+        RecordError: FP401, a record failed under `fail_fast`.
+        ContractError: FP402, a function broke its contract.
+        TransientError: FP400, infrastructure failed.
+    """
+    for operator in operators:
+        trace.tally(operator.name)
+        match operator:
+            case Map():
+                values = _map(operator.name, operator.func, operator, values, trace)
+            case FlatMap():
+                values = _flat_map(operator, values, trace)
+            case BatchMap():
+                values = _batch_map(operator, values, trace)
+            case _:
+                assert_never(operator)
+    return values
+
+
+def located(values: Iterable[Any], trace: Trace) -> Iterator[Located]:
+    """Pair each value with the position of the record that it stems from."""
+    for value in values:
+        position = trace.position
+        yield position, value
+        trace.position = position  # a sink that refused an earlier record has moved it
+
+
+def fold_records(operator: Combine, values: Iterator[Any], trace: Trace) -> Any:
+    """Lift every value and merge: the partial answer of one partition.
+
+    Raises:
+        ContractError: FP402, the monoid's `combine` failed.
+    """
+    lifted = _map(operator.name, operator.lift, operator, values, trace)
+    upstream: list[BaseException] = []
+
+    def watched() -> Generator[Any, None, None]:
+        try:
+            yield from lifted
+        except Exception as error:
+            upstream.append(error)
+            raise
+
+    try:
+        return fold(operator.monoid, watched())
+    except Exception as error:
+        if upstream:
+            raise
+        if isinstance(error, _infrastructure(operator)):
+            raise _outside(operator.name, trace, error) from error
+        raise ContractError(
+            f"the monoid of {operator.name!r} failed to combine: {type(error).__name__}: {error} "
+            f"(record at {trace.where()})"
+        ) from error
+
+
+def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
+    """Begin a chain at the source: what did not decode is a dead letter, the rest goes on bare."""
+    return _decoded(records, trace, trace.tally(SOURCE))
+
+
+def _decoded(records: Iterable[Located], trace: Trace, tally: _Tally) -> Iterator[Any]:
+    passed = 0
+    try:
+        for trace.position, record in records:
+            if record.__class__ is Undecodable:
+                trace.fail(SOURCE, "collect", record, record)
+            else:
+                passed += 1
+                yield record
+    except OSError as error:
+        raise SourceError(
+            f"reading behind {trace.where()} failed: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        tally.passed += passed
+        tally.records_out += passed
+
+
+def resumed(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
+    """Begin a chain at a stored partition, whose records were counted when it was made."""
+    for trace.position, record in records:
+        yield record
+
+
+def _infrastructure(operator: RecordOperator | Combine | Sink) -> tuple[type[BaseException], ...]:
+    return (*INFRASTRUCTURE, ContractError, *operator.transient)
+
+
+def _outside(operator: str, trace: Trace, error: BaseException) -> Exception:
+    """Name operator and position in an error that is not the record's fault."""
+    if isinstance(error, FuncPipeError) and not isinstance(error, TransientError):
+        return error
+    return TransientError(f"{operator!r} at {trace.where()}: {type(error).__name__}: {error}")
+
+
+def _map(
+    name: str, function: Function, operator: RecordOperator | Combine, values: Iterator[Any], trace: Trace
+) -> Iterator[Any]:
+    call, policy, outside = bind(function), operator.error_policy, _infrastructure(operator)
+    tally = trace.tally(name)
+    passed = 0
+    try:
+        for value in values:
+            try:
+                result = call(value)
+            except outside as error:
+                raise _outside(name, trace, error) from error
+            except Exception as error:
+                trace.fail(name, policy, value, error)
+                continue
+            kind = result.__class__
+            if kind is Err:
+                trace.fail(name, policy, value, result.error)
+                continue
+            passed += 1
+            yield result.value if kind is Ok else result
+    finally:
+        tally.passed += passed
+        tally.records_out += passed
+
+
+def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+    call, name, policy = bind(operator.func), operator.name, operator.error_policy
+    outside = _infrastructure(operator)
+    tally = trace.tally(name)
+    passed = records_out = 0
+    try:
+        for value in values:
+            try:
+                results = _expanded(call(value))
+            except outside as error:
+                raise _outside(name, trace, error) from error
+            except Exception as error:
+                trace.fail(name, policy, value, error)
+                continue
+            if results.__class__ is Err:
+                trace.fail(name, policy, value, results.error)
+                continue
+            passed += 1
+            records_out += len(results)
+            yield from results
+    finally:
+        tally.passed += passed
+        tally.records_out += records_out
+
+
+_SINGLE = (str, bytes, bytearray, Mapping)
+
+
+def _expanded(result: Any) -> Any:
+    """Give a FlatMap's whole result as a list, or the `Err` that fails the record.
+
+    The list is complete before its first record goes on, so a record never half-succeeds.
+    """
+    if result.__class__ is Ok:
+        result = result.value
+    if result.__class__ is Err:
+        return result
+    if result.__class__ is list:
+        results = result
+    elif isinstance(result, _SINGLE) or hasattr(result, "_fields") or is_model(type(result)):
+        raise TypeError(f"a FlatMap function returns an iterable of records, not one {type(result).__name__}")
+    else:
+        results = list(result)
+    for index, item in enumerate(results):
+        kind = item.__class__
+        if kind is Err:
+            return item
+        if kind is Ok:
+            rest = [one.value if one.__class__ is Ok else one for one in results[index:]]
+            failed = next((one for one in rest if one.__class__ is Err), None)
+            return failed if failed is not None else results[:index] + rest
+    return results
+
+
+def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+    call = bind(operator.func)
+    batch: list[Any] = []
+    positions: list[int] = []
+    trace.tally(operator.name)
+    for value in values:
+        batch.append(value)
+        positions.append(trace.position)
+        if len(batch) == operator.max_batch_size:
+            yield from _one_batch(operator, call, batch, positions, trace)
+            batch, positions = [], []
+    if batch:
+        yield from _one_batch(operator, call, batch, positions, trace)
+
+
+def _one_batch(
+    operator: BatchMap, call: Callable[..., Any], batch: list[Any], positions: list[int], trace: Trace
+) -> Iterator[Any]:
+    name, policy = operator.name, operator.error_policy
+    tally = trace.tally(name)
+    passed = 0
+    try:
+        for value, position, result in zip(
+            batch, positions, _batch_results(operator, call, batch, trace), strict=True
+        ):
+            trace.position = position
+            kind = result.__class__
+            if kind is Err:
+                trace.fail(name, policy, value, result.error)
+            else:
+                passed += 1
+                yield result.value if kind is Ok else result
+    finally:
+        tally.passed += passed
+        tally.records_out += passed
+    trace.position = positions[-1]
+
+
+def _batch_results(operator: BatchMap, call: Callable[..., Any], batch: list[Any], trace: Trace) -> list[Any]:
+    """Run one batch; when it raises, halve it until each failing record stands alone.
+
+    A batch function equals itself element by element, so this gives every healthy neighbour of a
+    failing record the result that it would have had in any other batch.
+    """
+    try:
+        results = call(list(batch))
+        if results.__class__ is Ok:
+            results = results.value
+        if results.__class__ is not list and results.__class__ is not Err:
+            results = _as_list(operator, results)
+    except _infrastructure(operator) as error:
+        raise _outside(operator.name, trace, error) from error
+    except Exception as error:
+        if len(batch) == 1:
+            return [Err(error)]
+        half = len(batch) // 2
+        return [
+            *_batch_results(operator, call, batch[:half], trace),
+            *_batch_results(operator, call, batch[half:], trace),
+        ]
+    if results.__class__ is Err:
+        return [results] * len(batch) if len(batch) == 1 else _singly(operator, call, batch, trace)
+    if len(results) != len(batch):
+        raise ContractError(
+            f"{operator.name!r} ({operator.func.name}) returned {len(results)} results for a batch of "
+            f"{len(batch)}; a BatchMap returns exactly one result for each input, in order"
+        )
+    return list(results)
+
+
+def _singly(operator: BatchMap, call: Callable[..., Any], batch: list[Any], trace: Trace) -> list[Any]:
+    return [result for one in batch for result in _batch_results(operator, call, [one], trace)]
+
+
+def _as_list(operator: BatchMap, results: Any) -> list[Any]:
+    if isinstance(results, (str, bytes, dict, set, frozenset)) or not hasattr(results, "__iter__"):
+        raise ContractError(
+            f"{operator.name!r} ({operator.func.name}) returned a {type(results).__name__}; "
+            "a BatchMap returns a list with one result for each input, in order"
+        )
+    return list(results)

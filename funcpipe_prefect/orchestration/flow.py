@@ -1,0 +1,179 @@
+"""The flow: `run_pipeline`, for Python, deployments and the Prefect UI."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import uuid
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import fsspec
+from prefect import Flow
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from pydantic import Field, WithJsonSchema
+
+from funcpipe_prefect.backends.local import LocalEngine
+from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
+from funcpipe_prefect.builder import load_pipeline
+from funcpipe_prefect.errors import BackendError
+from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.orchestration.runners import dask_task_runner
+from funcpipe_prefect.orchestration.server import one_server
+from funcpipe_prefect.sources import IterableSource
+
+__all__ = ["LISTENER", "check_backend", "run_pipeline"]
+
+LISTENER: ContextVar[Progress | None] = ContextVar("funcpipe_progress", default=None)
+"""Receives the progress of a flow that runs in this process, for the command line."""
+
+PipelineParam = Annotated[
+    Any,
+    WithJsonSchema({
+        "anyOf": [{"type": "string", "title": "Path of a pipeline file"}, {"type": "object", "title": "Pipeline"}],
+    }),
+    Field(description="A pipeline file's path, or a pipeline as a mapping."),
+]  # fmt: skip
+
+
+class PipelineFlow(Flow[Any, Any]):
+    """A flow that brings its own Prefect server when called from Python with none configured."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow; one server serves it and its workers."""
+        with one_server():
+            return super().__call__(*args, **kwargs)
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Show Python objects by name: the API keeps parameters as JSON."""
+        return super().serialize_parameters(_shown(parameters))
+
+
+def _shown(parameters: dict[str, Any]) -> dict[str, Any]:
+    shown = dict(parameters)
+    if isinstance(shown.get("pipeline"), Pipeline):
+        shown["pipeline"] = shown["pipeline"].name
+    if shown.get("input") is not None and not isinstance(shown["input"], str):
+        shown["input"] = f"<{len(shown['input'])} records>"
+    return shown
+
+
+def _run_name() -> str:
+    parameters = flow_run.get_parameters()
+    pipeline = parameters.get("pipeline")
+    name = getattr(pipeline, "name", None)
+    if isinstance(pipeline, (str, Path)):
+        name = Path(pipeline).stem
+    elif isinstance(pipeline, dict):
+        name = pipeline.get("name")
+    identity = flow_run.get_id() or ""
+    return f"{name or 'pipeline'}-{identity[:8]}"
+
+
+def _run_pipeline(
+    pipeline: PipelineParam,
+    backend: Annotated[
+        Literal["local", "dask", "beam"] | None, Field(description="In place of the pipeline's own.")
+    ] = None,
+    input: Annotated[
+        str | list[Any] | None, Field(description="Path, glob or URL in place of the source's; or records.")
+    ] = None,
+    output: Annotated[str | None, Field(description="Path or URL in place of the sink's.")] = None,
+    overrides: Annotated[
+        dict[str, Any] | None, Field(description='Values by key path, such as {"resources.workers": 4}.')
+    ] = None,
+    refresh: Annotated[bool, Field(description="Use nothing that was computed before.")] = False,
+) -> RunReport:
+    """Run a pipeline.
+
+    Args:
+        pipeline: A pipeline file's path, the same as a mapping, or a built `Pipeline`.
+        backend: `local`, `dask` or `beam`, in place of the pipeline's own.
+        input: Path, glob or URL in place of the source's; or the records themselves.
+        output: Path or URL in place of the sink's.
+        overrides: Values by key path, such as `{"resources.workers": 4}`.
+        refresh: Use nothing that was computed before.
+
+    Returns:
+        The run's report.
+
+    Raises:
+        PipelineError: The pipeline breaks its contracts; every problem is told.
+        FuncPipeError: The run failed; nothing was published.
+    """
+    built = _built(pipeline, input, output, overrides)
+    _lighten_context()
+    backend = backend or built.backend
+    logger = get_run_logger()
+    progress = LISTENER.get()
+    check_backend(backend)
+    if backend == "local":
+        report = execute(built, LocalEngine(), refresh=refresh, progress=progress)
+    else:
+        from funcpipe_prefect.orchestration.tasks import PrefectEngine
+
+        with _shared(built) as ready, dask_task_runner(ready.resources) as runner:
+            report = execute(ready, PrefectEngine(runner), refresh=refresh, progress=progress)
+    for warning in report.warnings:
+        logger.warning(warning)
+    logger.info(
+        "%s: %d records in, %d out, %d dropped, %d dead letters; %d tasks run, %d cached; digest %s",
+        built.name, report.records_in, report.records_out, report.dropped, report.errors,
+        report.tasks_run, report.tasks_cached, report.digest,
+    )  # fmt: skip
+    return report
+
+
+def check_backend(backend: str) -> None:
+    """Say so, before anything starts, when a backend cannot run here.
+
+    Raises:
+        BackendError: FP501.
+    """
+    if backend == "beam":
+        raise BackendError("the beam backend is not part of this version; use local or dask")
+    if backend == "dask" and importlib.util.find_spec("prefect_dask") is None:
+        raise BackendError('the dask backend needs the extra dask: pip install "funcpipe-prefect[dask]"')
+
+
+def _lighten_context() -> None:
+    """Keep records and objects out of what Prefect sends along with every task."""
+    context = FlowRunContext.get()
+    if context is not None and context.parameters is not None:
+        context.parameters.update(_shown(context.parameters))
+
+
+def _built(pipeline: Any, input: Any, output: str | None, overrides: dict[str, Any] | None) -> Pipeline:
+    if not isinstance(pipeline, Pipeline):
+        return load_pipeline(pipeline, overrides=overrides, input=input, output=output)
+    if output is not None or overrides or isinstance(input, str):
+        raise BackendError(
+            "a built Pipeline takes records as input, and neither output nor overrides: "
+            "give them to load_pipeline"
+        )
+    return pipeline if input is None else replace(pipeline, source=IterableSource.of(input))
+
+
+@contextlib.contextmanager
+def _shared(pipeline: Pipeline) -> Iterator[Pipeline]:
+    """Let workers read records that only this process holds, by files for the time of the run."""
+    if not isinstance(pipeline.source, IterableSource):
+        yield pipeline
+        return
+    folder = f"{pipeline.storage.rstrip('/')}/spool/{uuid.uuid4().hex}"
+    fs, root = fsspec.url_to_fs(folder)
+    fs.makedirs(root, exist_ok=True)
+    try:
+        yield replace(pipeline, source=pipeline.source.spooled(folder, pipeline.record_type))
+    finally:
+        fs.rm(root, recursive=True)
+
+
+run_pipeline = PipelineFlow(
+    _run_pipeline, name="funcpipe", flow_run_name=_run_name, description="Runs a funcpipe pipeline."
+)

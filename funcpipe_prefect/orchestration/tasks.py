@@ -1,0 +1,208 @@
+"""The Prefect tasks: a stage on a split, a merge, a commit; and the engine that submits them.
+
+A task takes the run's job as bytes, a split and keys, and gives back a receipt. Bytes are opaque
+to Prefect and to Dask: nothing walks or hashes what is inside.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+
+from funcpipe_prefect.backends.dask import outcomes
+from funcpipe_prefect.backends.work import Job, Merged, commit_run, merge_partials, run_stage
+from funcpipe_prefect.errors import BackendError, is_retryable
+from funcpipe_prefect.ir import Commit, Split
+from funcpipe_prefect.orchestration.caching import PlannedKey
+from funcpipe_prefect.plan import Plan, Stage, StageReceipt
+from funcpipe_prefect.store import PartitionStore
+
+__all__ = ["PrefectEngine"]
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(blob: bytes) -> Any:
+    """Unpickle once in a process, so that artifacts are built once in a process too."""
+    return cloudpickle.loads(blob)
+
+
+def _is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and is_retryable(error)
+
+
+@task(name="funcpipe-stage", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+def stage_task(
+    job: bytes, index: int, split: Split, keys: tuple[str, ...], upstream: StageReceipt | None = None
+) -> StageReceipt:
+    """Run one stage on one split."""
+    receipt = run_stage(_loaded(job), index, split, keys, upstream)
+    entry = receipt.entry
+    get_run_logger().info(
+        "%s: %s",
+        split.name,
+        ", ".join(
+            f"{counts.name} {counts.records_in}→{counts.records_out}"
+            + (f" ({counts.dropped} dropped)" if counts.dropped else "")
+            + (f" ({counts.errors} dead letters)" if counts.errors else "")
+            for counts in entry.counts
+        ),
+    )
+    return receipt
+
+
+@task(name="funcpipe-merge", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+def merge_task(job: bytes, partials: bytes) -> Merged:
+    """Merge a Combine's partial answers."""
+    return merge_partials(_loaded(job), cloudpickle.loads(partials))
+
+
+@task(name="funcpipe-commit", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+def commit_task(job: bytes, entries: bytes) -> None:
+    """Publish output and dead letters."""
+    commits, splits = cloudpickle.loads(entries)
+    commit_run(_loaded(job), commits, splits)
+
+
+class PrefectEngine:
+    """Submits one Prefect task run per stage and split to a Dask task runner, and waits on each.
+
+    Args:
+        runner: A started task runner.
+    """
+
+    name = "dask"
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+
+    def run_stages(
+        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
+    ) -> Sequence[StageReceipt]:
+        """Submit every stage of every pending split; each future is kept and waited on."""
+        blob = cloudpickle.dumps(job)
+        store = PartitionStore(job.pipeline.storage)
+        futures: list[Any] = []
+        labels: list[tuple[int, str, str]] = []
+        for split in plan.pending:
+            upstream = None
+            for stage in plan.stages:
+                name = f"{stage.name}[{split}]"
+                parameters = {
+                    "job": blob,
+                    "index": stage.index,
+                    "split": plan.splits[split],
+                    "keys": plan.keys[split],
+                    "upstream": upstream,
+                }
+                run = self._configured(job, stage, name, plan.keys[split][stage.index], store)
+                upstream = self._runner.submit(run, parameters)
+                futures.append(upstream)
+                labels.append((stage.index, name, plan.splits[split].name))
+        receipts = self._collect(futures, labels, notify)
+        return receipts[len(plan.stages) - 1 :: len(plan.stages)]
+
+    def _configured(self, job: Job, stage: Stage, name: str, key: str, store: PartitionStore) -> Any:
+        retries = job.pipeline.retries
+        options: dict[str, Any] = {
+            "task_run_name": name,
+            "name": stage.name,
+            "retries": retries.sink if stage.kind == "write" else retries.transform,
+            "retry_delay_seconds": list(retries.delay_seconds),
+        }
+        if stage.kind == "store":
+            options |= {
+                "persist_result": True,
+                "cache_policy": PlannedKey(planned=key),
+                "refresh_cache": job.refresh or store.lookup(key) is None,
+            }
+        return stage_task.with_options(**options)
+
+    def _collect(
+        self,
+        futures: Sequence[Any],
+        labels: Sequence[tuple[int, str, str]],
+        notify: Callable[[int, StageReceipt], None],
+    ) -> list[Any]:
+        """Wait for every future; then raise the first failure, if any, by the order of splits."""
+        results: list[Any] = [None] * len(futures)
+        failures: dict[int, BaseException] = {}
+        for index, state, lost in outcomes(
+            [future.wrapped_future for future in futures], self._runner.client
+        ):
+            stage, name, split = labels[index]
+            if lost:
+                failures[index] = self._crashed(futures[index].task_run_id, name, split, lost)
+            elif state.is_completed():
+                results[index] = _value(state)
+                if isinstance(results[index], StageReceipt):
+                    notify(stage, results[index])
+            else:
+                failures[index] = _failure(state, name)
+        if failures:
+            roots = [index for index, error in failures.items() if not isinstance(error, _NotReadyError)]
+            first = failures[min(roots or failures)]
+            if len(roots) > 1:
+                get_run_logger().error("%d task runs failed; the first: %s", len(roots), first)
+            raise first
+        return results
+
+    def _crashed(self, task_run_id: Any, name: str, split: str, reason: str) -> BackendError:
+        message = f"{name} on split {split!r} was lost: {reason}"
+        with get_client(sync_client=True) as client:
+            client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
+        return BackendError(message)
+
+    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
+        """Merge on a worker."""
+        merged = self._one(job, merge_task, "merge", {"partials": cloudpickle.dumps(list(partials))})
+        assert isinstance(merged, Merged)
+        return merged
+
+    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
+        """Publish from a worker."""
+        self._one(job, commit_task, "commit", {"entries": cloudpickle.dumps((list(entries), plan.by_name))})
+
+    def _one(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
+        retries = job.pipeline.retries
+        options = {
+            "task_run_name": name,
+            "retries": retries.sink,
+            "retry_delay_seconds": list(retries.delay_seconds),
+        }
+        future = self._runner.submit(
+            run.with_options(**options), {"job": cloudpickle.dumps(job), **parameters}
+        )
+        return self._collect([future], [(-1, name, name)], lambda index, receipt: None)[0]
+
+
+class _NotReadyError(BackendError):
+    """A task run that never began because the one before it failed."""
+
+
+def _value(state: State[Any]) -> Any:
+    value = state.result(raise_on_failure=False)
+    if isinstance(value, StageReceipt) and state.name == "Cached":
+        return replace(value, cached=True)
+    return value
+
+
+def _failure(state: State[Any], name: str) -> BaseException:
+    if state.is_pending():
+        return _NotReadyError(f"{name} never ran: {state.message}")
+    error = state.result(raise_on_failure=False)
+    return (
+        error
+        if isinstance(error, BaseException)
+        else BackendError(f"{name} ended {state.name}: {state.message}")
+    )

@@ -1,0 +1,171 @@
+"""The registry: the names that a pipeline file may use.
+
+A pipeline file never names code. It names entries of registries, and the modules that fill them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+from funcpipe_prefect.ir import Artifact
+from funcpipe_prefect.monoid import Monoid
+
+__all__ = ["Kind", "Registry", "SinkEntry", "SourceEntry"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Kind: TypeAlias = Literal["func", "lift", "monoid", "artifact", "sink", "source", "record"]
+
+
+@dataclass(frozen=True)
+class FuncEntry:
+    """A function or lift. `version`, when given, stands for its code in stage keys."""
+
+    call: Callable[..., Any]
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class SinkEntry:
+    """A sink: a `RecordSink` class (or factory), or a plain function of one record."""
+
+    make: Callable[..., Any]
+    idempotent: bool
+    is_function: bool
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """A source: a `RecordSource` class (or factory) and the record type that it declares."""
+
+    make: Callable[..., Any]
+    record: Any = None
+
+
+@dataclass
+class Registry:
+    """Names to functions, lifts, monoids, artifacts, sinks, sources and record types.
+
+    Example:
+        >>> registry = Registry()
+        >>> @registry.func
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> registry.names("func")
+        ('double',)
+    """
+
+    entries: dict[Kind, dict[str, Any]] = field(default_factory=dict)
+
+    @overload
+    def func(self, call: F) -> F: ...
+    @overload
+    def func(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+    def func(self, call: F | None = None, *, name: str | None = None, version: str | None = None) -> Any:
+        """Register a function for `Map`, `FlatMap` or `BatchMap`.
+
+        Args:
+            call: The function; its first parameter is the record, or the batch.
+            name: Its name in pipeline files; the function's own by default.
+            version: Stands for the function's code in cache keys, in place of its bytecode.
+
+        Raises:
+            ValueError: The name is taken by something else.
+        """
+        return self._decorate("func", call, name, lambda target: FuncEntry(target, version))
+
+    @overload
+    def lift(self, call: F) -> F: ...
+    @overload
+    def lift(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+    def lift(self, call: F | None = None, *, name: str | None = None, version: str | None = None) -> Any:
+        """Register a lift: what turns a record into a value of a Combine's monoid."""
+        return self._decorate("lift", call, name, lambda target: FuncEntry(target, version))
+
+    def monoid(self, name: str, monoid: Monoid[Any] | type) -> None:
+        """Register a monoid: any object with `empty`, `combine` and `commutative`, or its class."""
+        self._add("monoid", name, monoid() if isinstance(monoid, type) else monoid)
+
+    @overload
+    def artifact(self, build: F) -> F: ...
+    @overload
+    def artifact(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
+    def artifact(self, build: F | None = None, *, name: str | None = None, version: str | None = None) -> Any:
+        """Register the builder of a read-only resource, injected into functions by parameter name."""
+        return self._decorate(
+            "artifact", build, name, lambda target: Artifact(name or str(target.__name__), target, version)
+        )
+
+    def sink(self, make: F | None = None, *, name: str | None = None, idempotent: bool = False) -> Any:
+        """Register a sink: a plain function of one record, or a class with the `RecordSink` methods.
+
+        Args:
+            make: The function or class.
+            name: Its name in pipeline files.
+            idempotent: Writing a record again leaves the same content. Required by the builder.
+        """
+        return self._decorate(
+            "sink", make, name, lambda target: SinkEntry(target, idempotent, not isinstance(target, type))
+        )
+
+    def source(self, make: F | None = None, *, name: str | None = None, record: Any = None) -> Any:
+        """Register a source: a class with the `RecordSource` methods, or a function that makes one.
+
+        Args:
+            make: The class; its parameters are the keys of `source:` in the file.
+            name: Its `type` in pipeline files.
+            record: The type of its records.
+        """
+        return self._decorate("source", make, name, lambda target: SourceEntry(target, record))
+
+    def record(self, cls: type, *, name: str | None = None) -> type:
+        """Register a record type that no function's annotation mentions."""
+        self._add("record", name or cls.__name__, cls)
+        return cls
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """List the names of a kind, sorted."""
+        return tuple(sorted(self.entries.get(kind, {})))
+
+    def get(self, kind: Kind, name: str) -> Any:
+        """Look a name up; None when it is not there."""
+        return self.entries.get(kind, {}).get(name)
+
+    def of(self, kind: Kind) -> Mapping[str, Any]:
+        """All entries of a kind."""
+        return self.entries.get(kind, {})
+
+    def _decorate(self, kind: Kind, target: Any, name: str | None, entry: Callable[[Any], Any]) -> Any:
+        def register(item: Any) -> Any:
+            if not callable(item):
+                raise ValueError(f"@registry.{kind} takes a function or a class, not {type(item).__name__}")
+            own = name or getattr(item, "__name__", None)
+            if own is None:
+                raise ValueError(f"this {type(item).__name__} has no name of its own: give name=...")
+            self._add(kind, own, entry(item))
+            return item
+
+        return register if target is None else register(target)
+
+    def _add(self, kind: Kind, name: str, entry: Any) -> None:
+        known = self.entries.setdefault(kind, {})
+        if name in known and not same_entry(known[name], entry):
+            raise ValueError(f"the {kind} {name!r} is registered already, as something else")
+        known[name] = entry
+
+
+def same_entry(one: Any, other: Any) -> bool:
+    """Tell whether two entries are one: equal, or the same definition after a module's reload."""
+    return bool(one == other) or (type(one) is type(other) and _home(one) == _home(other) is not None)
+
+
+def _home(entry: Any) -> tuple[str, str] | None:
+    for attribute in ("call", "make", "build"):
+        target = getattr(entry, attribute, None)
+        if target is not None:
+            qualname = getattr(target, "__qualname__", "")
+            is_named = qualname and "<" not in qualname and not inspect.isbuiltin(target)
+            return (target.__module__, qualname) if is_named else None
+    return None

@@ -1,0 +1,24 @@
+"""Sinks: one file a format, and the table of those that come built in."""
+
+from collections.abc import Mapping
+
+from funcpipe_prefect.registry import SinkEntry
+from funcpipe_prefect.sinks.directory import Directory
+from funcpipe_prefect.sinks.function import FunctionSink
+from funcpipe_prefect.sinks.jsonl import JsonlSink
+from funcpipe_prefect.sinks.letters import DeadLetters
+from funcpipe_prefect.sinks.parquet import ParquetSink
+
+__all__ = [
+    "BUILTIN_SINKS",
+    "DeadLetters",
+    "Directory",
+    "FunctionSink",
+    "JsonlSink",
+    "ParquetSink",
+]
+
+BUILTIN_SINKS: Mapping[str, SinkEntry] = {
+    "jsonl": SinkEntry(JsonlSink, idempotent=True, is_function=False),
+    "parquet": SinkEntry(ParquetSink, idempotent=True, is_function=False),
+}

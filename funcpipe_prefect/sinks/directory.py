@@ -1,0 +1,214 @@
+"""A folder with a manifest: parts are staged out of sight, then published at once.
+
+    out/chunks/_manifest.json           what readers see: the parts, in order
+    out/chunks/part-….jsonl             published parts
+    out/chunks/_staging/part-….jsonl    written, not yet published
+
+A part's name holds a hash of its bytes, so a part never changes: a reader with the old manifest
+finds the old parts until the commit has replaced it. The commit moves the staged parts into
+place, renames the new manifest over the old one, then removes what the new one does not name.
+Nothing in a manifest depends on the clock, so equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+import fsspec
+import msgspec
+
+from funcpipe_prefect.errors import SinkError
+from funcpipe_prefect.fingerprint import key_of
+from funcpipe_prefect.ir import Commit, Part, Split
+from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
+
+__all__ = ["Directory", "Manifest"]
+
+MANIFEST = "_manifest.json"
+STAGING = "_staging"
+FORMAT = "funcpipe/1"
+_PART = re.compile(r"part-.*-[0-9a-f]{8}-[0-9a-f]{16}\.[a-z]+")
+"""Our own parts, the only files that a commit may remove: others write `part-…` files too."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The published state of an output folder."""
+
+    format: str = FORMAT
+    records: int = 0
+    digest: str = digest_text((0, 0))
+    parts: list[Commit] = []  # noqa: RUF012  (a Struct copies mutable defaults)
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The write-then-commit protocol over a folder at any fsspec URL.
+
+    Attributes:
+        url: The folder.
+        suffix: Ending of part names.
+    """
+
+    url: str
+    suffix: str
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        try:
+            fs, root = fsspec.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise SinkError(f"{self.url} is no place to write to: {error}") from error
+        return fs, root.rstrip("/")
+
+    @contextmanager
+    def staged(self, split: Split) -> Iterator[StagedFile]:
+        """Open a part of a split for writing; it is staged when the block ends without error.
+
+        Yields:
+            The file; its `part` is set after the block, by the caller's `records`.
+        """
+        fs, root = self._place
+        temporary = f"{root}/{STAGING}/{uuid.uuid4().hex}.tmp"
+        try:
+            fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
+            with fs.open(temporary, "wb") as raw:
+                staged = StagedFile(raw)
+                yield staged
+            staged.part = self._settle(temporary, split, staged.records)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.url}: {error}") from error
+        finally:
+            with suppress(OSError):
+                if fs.exists(temporary):
+                    fs.rm_file(temporary)
+
+    def _settle(self, temporary: str, split: Split, records: int) -> Part:
+        fs, root = self._place
+        if records == 0:
+            return Part()
+        sha256, size = _hash(fs, temporary)
+        name = f"part-{_slug(split.name)}-{key_of(split.location, split.name)[:8]}-{sha256[:16]}{self.suffix}"
+        fs.mv(temporary, f"{root}/{STAGING}/{name}")
+        return Part(name, records, size, sha256)
+
+    def manifest(self) -> Manifest:
+        """Read what is published; an empty manifest when nothing is.
+
+        Raises:
+            SinkError: FP408, the manifest is damaged.
+        """
+        fs, root = self._place
+        try:
+            manifest = msgspec.json.decode(fs.cat_file(f"{root}/{MANIFEST}"), type=Manifest)
+            if manifest != _manifest_of(manifest.parts):
+                raise ValueError("its totals are not those of its parts")
+        except FileNotFoundError:
+            return Manifest()
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+            raise SinkError(
+                f"{self.url}/{MANIFEST} cannot be read ({error}); remove it to publish anew"
+            ) from error
+        return manifest
+
+    def published(self) -> Mapping[str, Commit]:
+        """The entries whose parts are there with their full size, by stage key."""
+        fs, root = self._place
+        entries = self.manifest().parts
+        if not entries:
+            return {}
+        sizes = {
+            info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(root, detail=True, refresh=True)
+        }
+        return {
+            entry.key: entry
+            for entry in entries
+            if not entry.part.file or sizes.get(entry.part.file) == entry.part.size
+        }
+
+    def has(self, part: Part) -> bool:
+        """Tell whether a part is staged or published, with its full size."""
+        fs, root = self._place
+        for path in (f"{root}/{STAGING}/{part.file}", f"{root}/{part.file}"):
+            if fs.exists(path) and fs.size(path) == part.size:
+                return True
+        return False
+
+    def commit(self, entries: Sequence[Commit]) -> None:
+        """Publish exactly these parts; nothing is written when that is the published state.
+
+        Raises:
+            SinkError: FP408, a part is neither staged nor published.
+        """
+        fs, root = self._place
+        data = msgspec.json.format(msgspec.json.encode(_manifest_of(entries)), indent=1) + b"\n"
+        try:
+            fs.makedirs(root, exist_ok=True)
+            self._publish(fs, root, entries, data)
+        except OSError as error:
+            raise SinkError(f"cannot publish {self.url}: {error}") from error
+
+    def _publish(self, fs: Any, root: str, entries: Sequence[Commit], data: bytes) -> None:
+        present = {
+            info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(root, detail=True, refresh=True)
+        }
+        named = {entry.part.file: entry.part for entry in entries if entry.part.file}
+        for name, part in named.items():
+            if present.get(name) != part.size:
+                self._promote(fs, root, part)
+        if MANIFEST not in present or fs.cat_file(f"{root}/{MANIFEST}") != data:
+            temporary = f"{root}/{STAGING}/{uuid.uuid4().hex}.tmp"
+            fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
+            fs.pipe_file(temporary, data)
+            fs.mv(temporary, f"{root}/{MANIFEST}")
+        for name in present:
+            if _PART.fullmatch(name) and name not in named:
+                fs.rm_file(f"{root}/{name}")
+        if fs.exists(f"{root}/{STAGING}"):
+            fs.rm(f"{root}/{STAGING}", recursive=True)
+
+    def _promote(self, fs: Any, root: str, part: Part) -> None:
+        staged = f"{root}/{STAGING}/{part.file}"
+        if not fs.exists(staged):
+            raise SinkError(
+                f"{part.file} is neither staged nor published below {self.url}: was another run here?"
+            )
+        fs.mv(staged, f"{root}/{part.file}")
+
+
+@dataclass
+class StagedFile:
+    """A part while it is written: write to `raw`, count in `records`."""
+
+    raw: IO[bytes]
+    records: int = 0
+    part: Part = Part()
+
+
+def _manifest_of(entries: Sequence[Commit]) -> Manifest:
+    digests = (digest_total(entry.digest) for entry in entries if entry.digest)
+    return Manifest(
+        records=sum(entry.part.records for entry in entries),
+        digest=digest_text(fold(Digest(), digests)),
+        parts=list(entries),
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80]
+
+
+def _hash(fs: Any, path: str) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with fs.open(path, "rb") as file:
+        read: Callable[[], bytes] = lambda: file.read(1 << 20)  # noqa: E731
+        for block in iter(read, b""):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size

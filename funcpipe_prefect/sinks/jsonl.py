@@ -1,0 +1,61 @@
+"""JSON Lines: one record a line, keys of mappings sorted, bytes equal from run to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from funcpipe_prefect.fingerprint import LAYOUT
+from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
+from funcpipe_prefect.schema import json_codec
+from funcpipe_prefect.sinks.directory import Directory
+
+__all__ = ["JsonlSink"]
+
+
+@dataclass(frozen=True)
+class JsonlSink:
+    """A folder of JSON Lines files.
+
+    JSON has no form for NaN and the infinities: they are written as null.
+
+    Attributes:
+        path: Folder or fsspec URL.
+    """
+
+    path: str = field(metadata=LAYOUT)
+    idempotent = True
+
+    @cached_property
+    def directory(self) -> Directory:
+        """The output folder."""
+        return Directory(self.path, ".jsonl")
+
+    @property
+    def location(self) -> str:
+        """The output folder's URL."""
+        return self.path
+
+    def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject) -> Part:
+        """Stage the records of one split; one that has no JSON form is handed to `reject`."""
+        encode = json_codec(record_type).encode
+        with self.directory.staged(split) as file:
+            for position, record in records:
+                try:
+                    line = encode(record)
+                except Exception as error:
+                    reject(position, record, error)
+                    continue
+                file.raw.write(line + b"\n")
+                file.records += 1
+        return file.part
+
+    def published(self) -> Mapping[str, Commit]:
+        """The entries that readers see, by stage key."""
+        return self.directory.published()
+
+    def commit(self, entries: Sequence[Commit]) -> None:
+        """Make exactly these parts visible."""
+        self.directory.commit(entries)

@@ -1,0 +1,93 @@
+"""Dead letters: failed records with error and position, as JSON Lines that can be read back."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import IO, Any, cast
+
+import msgspec
+
+from funcpipe_prefect.ir import Commit, Part, Split, Undecodable
+from funcpipe_prefect.result import ErrorInfo
+from funcpipe_prefect.schema import encode_foreign, is_model, json_codec
+from funcpipe_prefect.sinks.directory import Directory
+
+__all__ = ["DeadLetters", "letter_line"]
+
+
+def letter_line(info: ErrorInfo, record: Any) -> bytes:
+    """Write one dead letter as a line of JSON.
+
+    The line has the fields of `ErrorInfo` and the whole record as `record`: a line that did not
+    decode as text, or under `base64` when it is not UTF-8.
+    """
+    codec = json_codec()
+    if isinstance(record, Undecodable):
+        try:
+            kept: Any = record.raw.decode()
+        except UnicodeDecodeError:
+            kept = {"base64": base64.b64encode(record.raw).decode()}
+    elif is_model(model := cast(Any, type(record))):
+        kept = msgspec.Raw(json_codec(model).encode(record))
+    else:
+        kept = record
+    try:
+        return codec.encode({**asdict(info), "record": kept}) + b"\n"
+    except Exception:
+        return json.dumps({**asdict(info), "record": _plain(kept)}, default=repr).encode() + b"\n"
+
+
+def _plain(record: Any) -> Any:
+    try:
+        return msgspec.to_builtins(record, str_keys=True, enc_hook=encode_foreign)
+    except Exception:
+        return repr(record)
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """The folder of dead letters, published by the same write-then-commit protocol as an output.
+
+    Attributes:
+        path: Folder or fsspec URL. It is not made before there is a dead letter.
+    """
+
+    path: str
+
+    @cached_property
+    def directory(self) -> Directory:
+        """The folder."""
+        return Directory(self.path, ".jsonl")
+
+    def stage(self, split: Split, lines: IO[bytes], count: int) -> Part:
+        """Stage the dead letters of one stage and split, given as a file at its start."""
+        if count == 0:
+            return Part()
+        with self.directory.staged(split) as file:
+            shutil.copyfileobj(lines, file.raw)
+            file.records = count
+        return file.part
+
+    def holds(self, entry: Commit, present: frozenset[str]) -> bool:
+        """Tell whether the dead letters of an entry are among the published files."""
+        return all(part.file in present for part in entry.dead_letters if part.file)
+
+    def present(self) -> frozenset[str]:
+        """The names of the published files that are whole."""
+        return frozenset(entry.part.file for entry in self.directory.published().values())
+
+    def commit(self, entries: Sequence[Commit]) -> None:
+        """Publish the dead letters that the entries name; leave an absent folder absent if none."""
+        letters = [
+            Commit(entry.split, f"{entry.key}-{index}", part, "")
+            for entry in entries
+            for index, part in enumerate(entry.dead_letters)
+            if part.file
+        ]
+        if letters or self.directory.manifest().parts:
+            self.directory.commit(letters)

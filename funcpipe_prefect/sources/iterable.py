@@ -1,0 +1,135 @@
+"""Records that a Python program already holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import fsspec
+from pydantic import PositiveInt
+
+from funcpipe_prefect.errors import SourceError
+from funcpipe_prefect.fingerprint import LAYOUT, fingerprint, key_of
+from funcpipe_prefect.ir import Located, Split, Undecodable
+from funcpipe_prefect.schema import canonical_encoder, coerce
+
+__all__ = ["IterableSource", "SpooledSource"]
+
+_MOST_SPLITS, _RECORDS_PER_SPLIT = 32, 256
+
+
+@dataclass(frozen=True)
+class IterableSource:
+    """A list of records, or of mappings that fit the record type; split by index.
+
+    Attributes:
+        records: The records.
+        splits: How many splits to make; by default one for each 256 records, at most 32.
+    """
+
+    records: tuple[Any, ...] = dataclasses.field(metadata=LAYOUT, repr=False)
+    splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
+
+    @classmethod
+    def of(cls, records: Iterable[Any], splits: int | None = None) -> IterableSource:
+        """Hold any iterable; a generator is read now, so that a split can be read twice."""
+        return cls(tuple(records), splits)
+
+    def list_splits(self) -> list[Split]:
+        """Cut the list into slices of equal length."""
+        count = len(self.records)
+        wanted = self.splits or min(_MOST_SPLITS, -(-count // _RECORDS_PER_SPLIT))
+        step = max(1, -(-count // max(1, wanted)))
+        return [
+            Split(
+                f"records-{start:09d}",
+                "records",
+                start,
+                min(start + step, count),
+                self._identity(start, step),
+            )
+            for start in range(0, count, step)
+        ]
+
+    def _identity(self, start: int, step: int) -> str:
+        return key_of(*(_identity_of(record) for record in self.records[start : start + step]))
+
+    def read(self, split: Split, record_type: Any) -> Iterator[Located]:
+        """Stream a slice; each position is an index."""
+        yield from _coerced(self.records[split.start : split.stop], split.start, record_type)
+
+    def locate(self, split: Split, position: int) -> str:
+        """Give the index."""
+        return f"records[{position}]"
+
+    def spooled(self, folder: str, record_type: Any) -> SpooledSource:
+        """Write the records to files below `folder`, so that other processes read them there.
+
+        Raises:
+            SourceError: FP409, a record has no form that another process could read back.
+        """
+        splits = self.list_splits()
+        fs, root = fsspec.url_to_fs(folder)
+        fs.makedirs(root, exist_ok=True)
+        for split in splits:
+            with fs.open(f"{root}/{_file_of(split)}", "wb") as file:
+                file.write(_portable(list(self.read(split, record_type))))
+        return SpooledSource(folder, splits)
+
+
+@dataclass(frozen=True)
+class SpooledSource:
+    """An `IterableSource` whose records were written to files for other processes.
+
+    Attributes:
+        folder: URL of the files.
+        slices: The splits of the source that it stands for.
+    """
+
+    folder: str = dataclasses.field(metadata=LAYOUT)
+    slices: list[Split] = dataclasses.field(metadata=LAYOUT)
+
+    def list_splits(self) -> list[Split]:
+        """Give the splits of the original."""
+        return self.slices
+
+    def read(self, split: Split, record_type: Any) -> Iterator[Located]:
+        """Stream a slice from its file."""
+        with fsspec.open(f"{self.folder}/{_file_of(split)}", "rb") as file:
+            records = cloudpickle.loads(file.read())
+        yield from records
+
+    def locate(self, split: Split, position: int) -> str:
+        """Give the index."""
+        return f"records[{position}]"
+
+
+def _coerced(records: Iterable[Any], start: int, record_type: Any) -> Iterator[Located]:
+    for index, record in enumerate(records, start):
+        try:
+            value = coerce(record, record_type)
+        except Exception as error:
+            raw = repr(record).encode("utf-8", "replace")
+            value = Undecodable(raw, type(error).__name__, str(error))
+        yield index, value
+
+
+def _file_of(split: Split) -> str:
+    return f"{split.name}-{split.identity[:16]}.pickle"
+
+
+def _portable(records: list[Located]) -> bytes:
+    try:
+        return bytes(cloudpickle.dumps(records))
+    except Exception as error:
+        raise SourceError(f"a record cannot be sent to another process: {error}") from error
+
+
+def _identity_of(record: Any) -> str:
+    try:
+        return f"{type(record).__qualname__} {canonical_encoder()(record).hex()}"
+    except Exception:
+        return fingerprint(record)

@@ -1,0 +1,116 @@
+"""What all tests share: a Prefect server and a Dask cluster, each started once a session."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.pop("PREFECT_API_URL", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep Prefect's database and the default cache of the tests out of the user's home."""
+    folder = tmp_path_factory.mktemp("homes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(folder / "prefect"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        yield
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real documents beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder of real documents is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def arxiv() -> Path:
+    path = SHARED / "arxiv_sample.jsonl"
+    if not path.is_file():
+        pytest.skip("the sample of real abstracts is not beside this checkout")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def server_url(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `prefect server start` in a new PREFECT_HOME, its scheduler looking every second."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env={
+                **os.environ,
+                "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+                "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}/api"
+            end = time.monotonic() + 180
+            while True:
+                assert server.poll() is None, f"the Prefect server ended: {log.read_text()[-2000:]}"
+                assert time.monotonic() < end, f"the Prefect server did not start: {log.read_text()[-2000:]}"
+                try:
+                    if httpx.get(f"{url}/health", timeout=5).is_success:
+                        break
+                except httpx.TransportError:
+                    time.sleep(0.2)
+            yield url
+            if "prefect" in sys.modules:
+                from funcpipe_prefect.orchestration.server import flush_logs
+
+                flush_logs()
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+@pytest.fixture
+def prefect_api(server_url: str) -> Iterator[str]:
+    """Run flows of this process against the session's server."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server_url}):
+        yield server_url
+
+
+@pytest.fixture(scope="session")
+def dask_address(server_url: str) -> Iterator[str]:
+    """The scheduler of a local cluster of two worker processes."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster.scheduler_address

@@ -1,0 +1,204 @@
+"""What a user of Prefect sees: task runs, names, states, schedules, the form in the UI."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.test_backends import LINES, spec
+
+pytestmark = pytest.mark.prefect
+
+
+@pytest.fixture
+def mapping(tmp_path: Path, dask_address: str) -> dict[str, Any]:
+    rows = (json.dumps({"id": index, "text": text}) for index, text in enumerate(LINES))
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    return spec(
+        tmp_path,
+        name=f"see-{uuid.uuid4().hex[:8]}",
+        materialization_points=["words"],
+        resources={"address": dask_address},
+    )
+
+
+def latest(name: str) -> tuple[Any, dict[str, Any]]:
+    """The newest flow run of a pipeline, and its task runs by name."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    with get_client(sync_client=True) as client:
+        runs = [run for run in client.read_flow_runs() if run.name.startswith(name)]
+        flow_run = max(runs, key=lambda run: run.expected_start_time)
+        end = time.monotonic() + 30
+        while True:
+            task_runs = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+            )
+            settled = all(run.state and (run.state.is_final() or run.state.is_pending()) for run in task_runs)
+            if settled or time.monotonic() > end:
+                return flow_run, {run.name: run for run in task_runs}
+            time.sleep(0.1)
+
+
+def test_each_stage_and_split_is_a_task_run_with_a_name_that_explains_it(
+    mapping: dict[str, Any], prefect_api: str
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    run_pipeline(mapping, backend="dask")
+    flow_run, task_runs = latest(mapping["name"])
+    assert flow_run.state.is_completed()
+    stages = [f"{stage}[{split}]" for split in range(3) for stage in ("tidy+words", "score+write")]
+    assert sorted(task_runs) == sorted([*stages, "commit"])
+
+
+def test_a_changed_sink_takes_the_stored_partitions_as_cached(
+    mapping: dict[str, Any], prefect_api: str, tmp_path: Path
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    run_pipeline(mapping, backend="dask")
+    report = run_pipeline(mapping, backend="dask", output=str(tmp_path / "elsewhere"))
+    _, task_runs = latest(mapping["name"])
+    assert {name: run.state.name for name, run in task_runs.items() if name.startswith("tidy")} == {
+        f"tidy+words[{split}]": "Cached" for split in range(3)
+    }
+    assert (report.tasks_cached, report.tasks_run) == (3, 3)
+    refreshed = run_pipeline(mapping, backend="dask", refresh=True)
+    assert (refreshed.tasks_cached, refreshed.tasks_run) == (0, 6)
+    assert refreshed.digest == report.digest
+
+
+def test_a_stored_partition_that_vanished_is_computed_again(
+    mapping: dict[str, Any], prefect_api: str, tmp_path: Path
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    first = run_pipeline(mapping, backend="dask")
+    next((tmp_path / "store").rglob("*.fpp")).unlink()
+    again = run_pipeline(mapping, backend="dask", output=str(tmp_path / "elsewhere"))
+    assert (again.tasks_cached, again.digest) == (2, first.digest)
+
+
+def test_a_failed_run_is_failed_in_prefect_with_one_line_that_says_why(
+    mapping: dict[str, Any], prefect_api: str
+) -> None:
+    from funcpipe_prefect import run_pipeline
+    from funcpipe_prefect.errors import RecordError
+
+    mapping["operators"][0]["error_policy"] = "fail_fast"
+    with pytest.raises(RecordError):
+        run_pipeline(mapping, backend="dask")
+    flow_run, task_runs = latest(mapping["name"])
+    assert flow_run.state.type.value == "FAILED"
+    assert "FP401 tidy: Err: a bad line" in flow_run.state.message
+    assert "\n" not in flow_run.state.message
+    assert not [run for run in task_runs.values() if not run.state.is_final() and not run.state.is_pending()]
+    assert task_runs["tidy+words[0]"].run_count == 1, "a broken record is not retried"
+
+
+def test_transient_failures_are_retried_by_prefect(
+    mapping: dict[str, Any], prefect_api: str, tmp_path: Path
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    (tmp_path / "marks").mkdir()
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "flaky"}\n')
+    flaky = {
+        "type": "Map",
+        "name": "flaky",
+        "func": "flaky",
+        "params": {"marks": str(tmp_path / "marks"), "times": 2},
+    }
+    mapping |= {"operators": [flaky, mapping["operators"][-1]], "materialization_points": []}
+    report = run_pipeline(mapping, backend="dask", overrides={"retries.sink": 2})
+    assert report.records_out == 1
+    _, task_runs = latest(mapping["name"])
+    assert task_runs["flaky+write[0]"].run_count == 3
+
+
+def test_task_parameters_stay_small_whatever_python_hands_over(
+    mapping: dict[str, Any], prefect_api: str
+) -> None:
+    """20,000 dataclasses as a task parameter would cost a minute; here they ride in files."""
+    from funcpipe_prefect import load_pipeline, run_pipeline
+
+    del mapping["source"]
+    pipeline = load_pipeline(mapping)
+    records = [{"id": index, "text": f"word {index}"} for index in range(20_000)]
+    started = time.monotonic()
+    report = run_pipeline(pipeline, backend="dask", input=records)
+    assert report.records_in == 20_000
+    assert time.monotonic() - started < 45
+    flow_run, _ = latest(mapping["name"])
+    assert flow_run.parameters["input"] == "<20000 records>"
+
+
+def test_the_ui_draws_a_form_from_typed_parameters() -> None:
+    from funcpipe_prefect import run_pipeline
+
+    schema = run_pipeline.parameters.model_dump()
+    assert set(schema["properties"]) == {"pipeline", "backend", "input", "output", "overrides", "refresh"}
+    assert schema["required"] == ["pipeline"]
+    assert schema["properties"]["refresh"]["type"] == "boolean"
+    assert {option.get("type") for option in schema["properties"]["pipeline"]["anyOf"]} == {
+        "string",
+        "object",
+    }
+
+
+def test_a_user_flow_may_call_the_pipeline_as_a_subflow(mapping: dict[str, Any], prefect_api: str) -> None:
+    from prefect import flow
+
+    from funcpipe_prefect import run_pipeline
+
+    @flow
+    def nightly() -> int:
+        return int(run_pipeline(mapping, backend="dask").records_out)
+
+    assert nightly() > 0
+    flow_run, _ = latest(mapping["name"])
+    assert flow_run.parent_task_run_id is not None
+
+
+def test_a_schedule_fires(prefect_api: str) -> None:
+    """With SQLAlchemy 2.1 the scheduler fails and nothing is ever scheduled."""
+    from datetime import timedelta
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("scheduled-probe")
+        schedule = DeploymentScheduleCreate(
+            schedule=IntervalSchedule(interval=timedelta(hours=1)), active=True
+        )
+        client.create_deployment(flow_id=flow_id, name="probe", schedules=[schedule])
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            runs = [run for run in client.read_flow_runs() if run.flow_id == flow_id]
+            if runs:
+                break
+            time.sleep(0.5)
+    assert runs, "no flow run was scheduled within a minute"
+    assert all(run.state.is_scheduled() for run in runs)
+
+
+def test_a_run_without_the_dask_extra_says_which_extra_to_install() -> None:
+    code = (
+        "import importlib.util; real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'prefect_dask' else real(name, *rest)\n"
+        "from funcpipe_prefect.orchestration.flow import check_backend\n"
+        "try:\n    check_backend('dask')\nexcept Exception as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert 'pip install "funcpipe-prefect[dask]"' in done.stdout
