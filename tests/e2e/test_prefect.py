@@ -35,8 +35,8 @@ def latest(name: str) -> tuple[Any, dict[str, Any]]:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     with get_client(sync_client=True) as client:
-        runs = [run for run in client.read_flow_runs() if run.name.startswith(name)]
-        flow_run = max(runs, key=lambda run: run.expected_start_time)
+        runs = [run for run in client.read_flow_runs() if run.start_time and run.name.startswith(name)]
+        flow_run = max(runs, key=lambda run: run.start_time)
         end = time.monotonic() + 30
         while True:
             task_runs = client.read_task_runs(
