@@ -30,11 +30,21 @@ from funcpipe_prefect.ir import (
     Sink,
     Undecodable,
 )
-from funcpipe_prefect.monoid import fold
+from funcpipe_prefect.monoid import finish, fold
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 from funcpipe_prefect.schema import is_model
 
-__all__ = ["SOURCE", "Trace", "bind", "decoded", "fold_records", "located", "resumed", "run_chain"]
+__all__ = [
+    "SOURCE",
+    "Trace",
+    "bind",
+    "decoded",
+    "fold_records",
+    "located",
+    "merge_totals",
+    "resumed",
+    "run_chain",
+]
 
 SOURCE = "source"
 INFRASTRUCTURE = (TransientError, ConnectionError, TimeoutError, concurrent.futures.TimeoutError, MemoryError)
@@ -225,6 +235,29 @@ def fold_records(operator: Combine, values: Iterator[Any], trace: Trace) -> Any:
             f"the monoid of {operator.name!r} failed to combine: {type(error).__name__}: {error} "
             f"(record at {trace.where()})"
         ) from error
+
+
+def merge_totals(operator: Combine, totals: Iterable[Any]) -> Any:
+    """Merge the partial answers of all partitions and derive the answer; none gives the identity's.
+
+    Raises:
+        ContractError: FP402, the monoid's `combine` or `finish` failed.
+    """
+    try:
+        return finish(operator.monoid, fold(operator.monoid, totals))
+    except _infrastructure(operator) as error:
+        raise _while_merging(operator, error) from error
+    except Exception as error:
+        raise ContractError(
+            f"the monoid of {operator.name!r} failed to merge the answers of the partitions: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _while_merging(operator: Combine, error: BaseException) -> Exception:
+    if isinstance(error, FuncPipeError):
+        return error
+    return TransientError(f"merging for {operator.name!r}: {type(error).__name__}: {error}")
 
 
 def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:

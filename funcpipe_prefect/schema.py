@@ -8,10 +8,12 @@ are recognised by their methods, so that pydantic itself is not imported here.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import functools
 import math
 import os
+import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
@@ -122,6 +124,10 @@ def _names_sets(tp: Any) -> bool:
     return any(map(_is_set, types_within(tp)))
 
 
+def _names_datetimes(tp: Any) -> bool:
+    return datetime.datetime in types_within(tp)
+
+
 def _is_set(tp: Any) -> bool:
     return tp in _UNORDERED or get_origin(tp) in _UNORDERED
 
@@ -137,11 +143,13 @@ class _Walk:
         encode: Of the values within; the elements of a set are sorted by it.
         mapping: Makes what stands for a mapping from its prepared keys and values.
         integer: Makes what stands for an integer beyond 64 bits.
+        keeps_offsets: Write a datetime with its offset from UTC, not as a moment alone.
     """
 
     encode: Callable[[Any], bytes]
     mapping: Callable[[list[tuple[Any, Any]]], Any] = dict
     integer: Callable[[int], Any] = int
+    keeps_offsets: bool = False
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, enum.Enum):
@@ -156,6 +164,8 @@ class _Walk:
             return [msgspec.Raw(item) for item in sorted(self.encode(self(item)) for item in value)]
         if is_model(type(value)) or hasattr(value, "tolist"):
             return self(encode_foreign(value))
+        if self.keeps_offsets and isinstance(value, datetime.datetime):
+            return value.isoformat()
         names = _field_names(type(value))
         return value if names is None else {name: self(getattr(value, name)) for name in names}
 
@@ -225,7 +235,8 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
     """Make the function that turns a record of this type into its canonical bytes.
 
     Two records that are equal field by field have equal bytes, whatever the order of a dict's
-    keys or of a class's fields, and whether they are instances or plain mappings.
+    keys or of a class's fields, and whether they are instances or plain mappings. An integer in a
+    field declared as float counts as that float, as which the partition store gives it back.
 
     Args:
         tp: The record type; `Any` for plain values.
@@ -244,13 +255,40 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
         except (OverflowError, TypeError):
             return encode(walk(record))
 
+    as_floats = _floats_declared(tp, plain)
+
     def exact_fields(record: Any) -> bytes:
+        record = as_floats(record)[0] if as_floats else record
         values = msgspec.to_builtins(record, enc_hook=encode_foreign, builtin_types=_ENCODABLE)
         return plain(strip(values))  # type: ignore[misc]
 
     if any(_is_set(part) and any(map(_is_set, get_args(part))) for part in types_within(tp)):
         return lambda record: encode(walk(record))  # sets of sets have no order to sort by
-    return exact_fields if strip is not None else plain
+    if strip is not None:
+        return exact_fields
+    return plain if as_floats is None else lambda record: as_floats(record)[1]
+
+
+def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any], tuple[Any, bytes]] | None:
+    """Make the function that puts floats where a record has integers in fields declared as float.
+
+    Returns:
+        A function from a record to that record and its encoding; None if no field is a float.
+    """
+    if float not in types_within(tp) or any(map(is_model, types_within(tp))):
+        return None
+    decode = msgspec.msgpack.Decoder(tp, dec_hook=_decode_foreign).decode
+
+    def as_floats(record: Any) -> tuple[Any, bytes]:
+        data = encode(record)
+        try:
+            back = decode(data)
+        except (ValueError, TypeError):
+            return record, data
+        again = encode(back)
+        return (record, data) if again == data or _difference(record, back) else (back, again)
+
+    return as_floats
 
 
 def coerce(value: Any, tp: Any) -> Any:
@@ -396,10 +434,11 @@ def store_codec(tp: Any = Any) -> StoreCodec:
     Returns:
         A codec whose `encode` raises TypeError for a record that would not survive.
     """
-    is_closed = not any(part in _OPEN for part in types_within(tp))
+    is_closed = not any(part in _OPEN for part in types_within(tp)) and not _names_datetimes(tp)
     # The order of a dict's keys is part of the record; the order of a set's elements is chance.
     encode = msgspec.msgpack.Encoder(enc_hook=encode_foreign).encode
-    prepare = _Walk(encode) if _names_sets(tp) else _as_it_is
+    walks = _names_sets(tp) or _names_datetimes(tp)
+    prepare = _Walk(encode, keeps_offsets=True) if walks else _as_it_is
     if is_model(tp):
         load = msgspec.msgpack.Decoder().decode
         return _checked(
@@ -464,6 +503,10 @@ def _difference(record: Any, back: Any) -> str:
     if names is not None:
         pairs = ((getattr(record, name), getattr(back, name)) for name in names)
         return next(filter(None, (_difference(*pair) for pair in pairs)), "")
+    if isinstance(record, datetime.datetime) and record.utcoffset() != back.utcoffset():
+        return f"{record!r} would come back as {back!r}"
+    if isinstance(getattr(record, "tzinfo", None), zoneinfo.ZoneInfo) and record.tzinfo.key != "UTC":
+        return f"the time zone {record.tzinfo.key} would come back as a fixed offset, so use one or UTC"
     return "" if record == back else f"{record!r} would come back as {back!r}"
 
 

@@ -16,8 +16,8 @@ import cloudpickle
 
 from funcpipe_prefect.errors import CorruptPartition
 from funcpipe_prefect.ir import Combine, Commit, Located, Part, Pipeline, Sink, Split
-from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, resumed, run_chain
-from funcpipe_prefect.monoid import digest_of, digest_text, finish, fold
+from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, merge_totals, resumed, run_chain
+from funcpipe_prefect.monoid import digest_of, digest_text
 from funcpipe_prefect.plan import Stage, StageReceipt, StoredPartition
 from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.schema import canonical_encoder
@@ -200,9 +200,8 @@ def _finish(
 
         def reject(position: int, record: Any, error: Exception) -> None:
             trace.position = position
-            tally = trace.tally(last.name)
-            tally.records_out -= 1
-            trace.fail(f"{last.name}.store", "fail_fast", record, error)
+            trace.tally(last.name).records_out -= 1
+            trace.fail(f"{last.name}.store", last.error_policy, record, error)
 
         return _Done(stored=store.write(key, located(values, trace), stage.out_type, reject))
     if isinstance(terminal, Sink):
@@ -221,8 +220,7 @@ def merge_partials(job: Job, partials: Sequence[bytes]) -> Merged:
     """Merge the partial answers of all splits; no split gives the monoid's identity."""
     terminal = job.pipeline.terminal
     assert isinstance(terminal, Combine)
-    total = fold(terminal.monoid, (cloudpickle.loads(partial) for partial in partials))
-    result = finish(terminal.monoid, total)
+    result = merge_totals(terminal, map(cloudpickle.loads, partials))
     try:
         digest = digest_text(digest_of(canonical_encoder()(result)))
     except (TypeError, ValueError):
@@ -246,8 +244,12 @@ def commit_run(
         split, keys = splits[entry.split]
         for stage, key, part in zip(job.stages, keys, entry.dead_letters, strict=False):
             if part.file and not letters.directory.has(part):
-                with store.open_letters(key) as lines:
-                    letters.stage(replace(split, name=f"{stage.name}-{split.name}"), lines, part.records)
+                try:
+                    with store.open_letters(key) as lines:
+                        letters.stage(replace(split, name=f"{stage.name}-{split.name}"), lines, part.records)
+                except FileNotFoundError:  # lost since the run found it: work it out again
+                    store.forget(key)
+                    run_stage(job, stage.index, split, keys)
     letters.commit(entries)
     terminal = job.pipeline.terminal
     if isinstance(terminal, Sink):

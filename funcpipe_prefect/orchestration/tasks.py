@@ -10,12 +10,16 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import cloudpickle
+import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
@@ -142,7 +146,9 @@ class PrefectEngine:
         ):
             stage, name, split = labels[index]
             if lost:
-                failures[index] = self._crashed(futures[index].task_run_id, name, split, lost)
+                message = f"{name} on split {split!r} was lost: {lost}"
+                _mark_crashed(futures[index].task_run_id, name, message)
+                failures[index] = BackendError(message)
             elif state.is_completed():
                 results[index] = _value(state)
                 if isinstance(results[index], StageReceipt):
@@ -156,12 +162,6 @@ class PrefectEngine:
                 get_run_logger().error("%d task runs failed; the first: %s", len(roots), first)
             raise first
         return results
-
-    def _crashed(self, task_run_id: Any, name: str, split: str, reason: str) -> BackendError:
-        message = f"{name} on split {split!r} was lost: {reason}"
-        with get_client(sync_client=True) as client:
-            client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
-        return BackendError(message)
 
     def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
         """Merge on a worker."""
@@ -184,6 +184,22 @@ class PrefectEngine:
             run.with_options(**options), {"job": cloudpickle.dumps(job), **parameters}
         )
         return self._collect([future], [(-1, name, name)], lambda index, receipt: None)[0]
+
+
+def _mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
+    """End a task run whose worker died with what it had to say, perhaps even that the task run began."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    with get_client(sync_client=True) as client:
+        try:
+            client.set_task_run_name(task_run_id, name)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.NOT_FOUND:
+                raise
+            client.create_task_run(
+                stage_task, flow_run.id if flow_run else None, str(task_run_id), id=task_run_id, name=name
+            )
+        client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
 
 
 class _NotReadyError(BackendError):

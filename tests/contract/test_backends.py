@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,41 @@ def test_materialization_changes_neither_records_nor_dead_letters(
     })  # fmt: skip
     assert again.tasks_cached == 6
     assert content(tmp_path / "cut2_letters") == content(tmp_path / "cut_letters")
+
+
+@pytest.mark.parametrize("policy", ["drop", "collect", "fail_fast"])
+def test_a_record_that_cannot_be_stored_is_treated_by_its_operators_policy(
+    run: Run, lines: Path, tmp_path: Path, policy: str
+) -> None:
+    mapping = spec(tmp_path, materialization_points=["pairs"])
+    mapping["operators"] = [
+        {"type": "Map", "name": "pairs", "func": "pairs", "error_policy": policy},
+        {"type": "Map", "name": "first", "func": "first"},
+        mapping["operators"][-1],
+    ]
+    if policy == "fail_fast":
+        with pytest.raises(RecordError, match=r"pairs\.store: TypeError: a tuple would come back as a list"):
+            run(mapping)
+        assert not (tmp_path / "out" / "_manifest.json").exists()
+        return
+    report = run(mapping)
+    lost = sum("x poison y" in line for line in LINES)
+    (row,) = [one for one in report.operators if one.name == "pairs.store"]
+    assert (row.dropped, row.errors) == ((lost, 0) if policy == "drop" else (0, lost))
+    assert report.records_in == report.records_out + report.dropped + report.errors
+
+
+def test_dead_letters_lost_from_the_store_are_worked_out_again(
+    run: Run, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(spec(tmp_path, materialization_points=["words"]))
+    letters = content(tmp_path / "letters")
+    for path in (tmp_path / "store").rglob("*.letters"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "letters")
+    shutil.rmtree(tmp_path / "out")
+    report = run(spec(tmp_path, materialization_points=["words"]))
+    assert (report.status, content(tmp_path / "letters")) == ("completed", letters)
 
 
 def test_another_split_count_leaves_no_stale_part(run: Run, lines: Path, tmp_path: Path) -> None:

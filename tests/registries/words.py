@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from funcpipe_prefect import Err, Ok, Registry, Result, TransientError
 
@@ -57,6 +58,17 @@ def score(batch: list[Word]) -> list[Scored]:
     if any(word.word == "poison" for word in batch):
         raise RuntimeError("poison in the batch")
     return [Scored(w.line, w.index, w.word, sum(map(ord, w.word))) for w in batch]
+
+
+@registry.func
+def pairs(line: Line) -> dict[str, Any]:
+    """Some of these no store can keep as they are: a tuple would come back as a list."""
+    return {"id": (line.id, 0)} if "poison" in line.text and " " in line.text else {"id": [line.id, 0]}
+
+
+@registry.func
+def first(pair: dict[str, Any]) -> dict[str, Any]:
+    return {"id": pair["id"][0]}
 
 
 @registry.lift

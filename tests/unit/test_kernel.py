@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from funcpipe_prefect.errors import ContractError, RecordError, SourceError, TransientError
 from funcpipe_prefect.ir import Artifact, BatchMap, Combine, FlatMap, Function, Map, Undecodable
-from funcpipe_prefect.kernel import Trace, bind, decoded, fold_records, located, run_chain
+from funcpipe_prefect.kernel import Trace, bind, decoded, fold_records, located, merge_totals, run_chain
 from funcpipe_prefect.monoid import Counter, Sum
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 
@@ -446,3 +446,24 @@ def test_a_monoid_that_needs_the_network_may_try_again() -> None:
 
     with pytest.raises(TransientError, match="'total' at line"):
         fold(Combine("total", function(lambda x: x), Remote()), range(2))
+
+
+def test_partial_answers_that_do_not_merge_break_the_contract_too() -> None:
+    total = Combine("total", function(lambda x: x), Sum())
+    assert (merge_totals(total, [1, 2]), merge_totals(total, [])) == (3, 0)
+    with pytest.raises(ContractError, match="monoid of 'total' failed to merge .*: TypeError"):
+        merge_totals(total, [1, "text"])
+
+    class Mean(Sum):
+        def finish(self, total: Any) -> Any:
+            return total / 0
+
+    with pytest.raises(ContractError, match="ZeroDivisionError"):
+        merge_totals(Combine("total", function(lambda x: x), Mean()), [1])
+
+    class Remote(Sum):
+        def combine(self, a: Any, b: Any) -> Any:
+            raise ConnectionError("store away")
+
+    with pytest.raises(TransientError, match="merging for 'total': ConnectionError: store away"):
+        merge_totals(Combine("total", function(lambda x: x), Remote()), [1])

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import uuid
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -304,6 +305,14 @@ class Loose:
     meta: dict[str, Any]
 
 
+EAST = datetime.timezone(datetime.timedelta(hours=2))
+
+
+@dataclasses.dataclass
+class Moment:
+    when: datetime.datetime
+
+
 REFUSED = [
     (Any, (1, 2), "tuple would come back as a list"),
     (Any, {"a": (1, 2)}, "tuple would come back as a list"),
@@ -316,6 +325,8 @@ REFUSED = [
     (Doc, Doc(None), "does not fit its declared type Doc: Expected `str`"),  # type: ignore[arg-type]
     (Doc, {"name": "a"}, "dict would come back as a Doc"),
     (Typed, {"name": "a", "more": 1}, "other keys"),
+    (Any, {"t": datetime.datetime(2026, 1, 1, tzinfo=EAST)}, "would come back as"),
+    (Moment, Moment(datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Rome"))), "time zone Europe/Rome"),
 ]  # fmt: skip
 
 
@@ -330,6 +341,40 @@ def test_a_record_that_would_come_back_changed_is_refused_where_it_is_written(
 def test_an_integer_in_a_float_field_is_no_reason_to_refuse_a_record() -> None:
     codec = store_codec(Inner)
     assert codec.decode(codec.encode(Inner(1, 2))) == Inner(1, 2.0)
+
+
+@pytest.mark.parametrize("zone", [None, datetime.timezone.utc, EAST], ids=str)
+def test_a_moment_comes_back_with_its_offset(zone: datetime.timezone | None) -> None:
+    record = Moment(datetime.datetime(2026, 1, 1, 12, tzinfo=zone))
+    codec = store_codec(Moment)
+    back = codec.decode(codec.encode(record))
+    assert (back, back.when.utcoffset()) == (record, record.when.utcoffset())
+
+
+def test_a_digest_is_the_same_before_and_behind_a_materialization_point() -> None:
+    encode = canonical_encoder(Inner)
+    stored = store_codec(Inner).decode(store_codec(Inner).encode(Inner(1, 2)))
+    assert encode(Inner(1, 2)) == encode(stored) == encode(Inner(1, 2.0))
+    assert encode(Inner(1, 2)) != encode(Inner(1, 2.5))
+
+
+def test_what_a_type_does_not_declare_stays_in_the_digest() -> None:
+    class Score(TypedDict):
+        score: float
+
+    encode = canonical_encoder(Score)
+    assert encode({"score": 1, "more": 1}) != encode({"score": 1})
+    assert encode({"score": True}) != encode({"score": 1})
+
+
+def test_an_approximate_float_beside_an_exact_one_changes_nothing() -> None:
+    @dataclasses.dataclass
+    class Mixed:
+        exact: float
+        about: Annotated[float, Approximate()]
+
+    encode = canonical_encoder(Mixed)
+    assert encode(Mixed(1, 2)) == encode(Mixed(1.0, 2.5)) != encode(Mixed(3, 2))
 
 
 def test_a_model_with_aliases_and_urls_survives_the_store() -> None:
