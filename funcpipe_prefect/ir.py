@@ -243,6 +243,9 @@ class RecordSink(Protocol):
     def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject, /) -> Part:
         """Write one partition; the same records give the same bytes and the same part."""
 
+    def has(self, part: Part, /) -> bool:
+        """Tell whether a part that was written is there still, whole, staged or published."""
+
     def published(self) -> Mapping[str, Commit]:
         """The entries that readers see now and whose parts are whole, by stage key."""
 

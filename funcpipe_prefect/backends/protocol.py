@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-from funcpipe_prefect.backends.work import Job, Merged, published_entries
+from funcpipe_prefect.backends.work import Job, Merged, finished, published_entries
 from funcpipe_prefect.errors import ErrorRateExceeded, PipelineError, Place, Problem
 from funcpipe_prefect.ir import Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.kernel import SOURCE
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.plan import Plan, StageReceipt, plan_run
-from funcpipe_prefect.store import PartitionStore
 
 __all__ = ["Engine", "Progress", "RunReport", "StageDone", "execute", "preview"]
 
@@ -263,18 +262,17 @@ def preview(pipeline: Pipeline) -> dict[str, Any]:
     """
     source = source_of(pipeline)
     plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline))
-    store = PartitionStore(pipeline.storage)
     stages: list[dict[str, Any]] = []
     for stage in plan.stages:
-        stored = 0
-        if stage.kind == "store":
-            stored = sum(store.lookup(plan.keys[index][stage.index]) is not None for index in plan.pending)
+        done = sum(
+            finished(pipeline, stage, plan.keys[split][stage.index]) is not None for split in plan.pending
+        )
         stages.append(
             {
                 "name": stage.name,
                 "kind": stage.kind,
-                "to_run": len(plan.pending) - stored,
-                "cached": len(plan.published) + stored,
+                "to_run": len(plan.pending) - done,
+                "cached": len(plan.published) + done,
             }
         )
     return {

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import cloudpickle
 
-from funcpipe_prefect.errors import CorruptPartition
+from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import Combine, Commit, Located, Part, Pipeline, Sink, Split
 from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, merge_totals, resumed, run_chain
 from funcpipe_prefect.monoid import digest_of, digest_text
@@ -25,7 +25,16 @@ from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sinks.letters import letter_line
 from funcpipe_prefect.store import PartitionStore
 
-__all__ = ["Job", "Merged", "commit_run", "merge_partials", "published_entries", "run_stage"]
+__all__ = [
+    "Job",
+    "Merged",
+    "commit_run",
+    "finished",
+    "leaves_receipt",
+    "merge_partials",
+    "published_entries",
+    "run_stage",
+]
 
 _LETTERS_IN_MEMORY = 1 << 20
 
@@ -104,8 +113,9 @@ def run_stage(
 ) -> StageReceipt:
     """Run one stage on one split.
 
-    A stored partition under the same key is used in place of the work. One that turns out to be
-    missing or damaged is computed again here, with everything it needs.
+    What was done under the same key is used in place of the work: a stored partition, a part that
+    waits for its commit, a partial answer. A stored partition that turns out to be missing or
+    damaged is computed again here, with everything it needs.
 
     Args:
         job: The run.
@@ -122,8 +132,8 @@ def run_stage(
     """
     stage = job.stages[index]
     store = PartitionStore(job.pipeline.storage)
-    if stage.kind == "store" and not job.refresh:
-        found = store.lookup(keys[index])
+    if not job.refresh:
+        found = finished(job.pipeline, stage, keys[index])
         if found is not None:
             return replace(found, cached=True)
     if index > 0 and upstream is None:
@@ -158,11 +168,33 @@ def run_stage(
             partial=done.partial,
             first_error=str(trace.first) if trace.first else (upstream.first_error if upstream else ""),
         )
-        if stage.kind == "store":
-            if letters.count:
-                store.write_letters(keys[index], letters.rewound())
+        if stage.kind == "store" and letters.count:
+            store.write_letters(keys[index], letters.rewound())
+        if leaves_receipt(stage):
             store.write_receipt(keys[index], receipt)
     return receipt
+
+
+def leaves_receipt(stage: Stage) -> bool:
+    """Tell whether a later run can see that a stage is done: not behind a plain function as a sink."""
+    return not isinstance(stage.terminal, Sink) or stage.terminal.target.location is not None
+
+
+def finished(pipeline: Pipeline, stage: Stage, key: str) -> StageReceipt | None:
+    """Find what an earlier run did under a key, if all of it is there still."""
+    store = PartitionStore(pipeline.storage)
+    if stage.kind == "store":
+        return store.lookup(key)
+    receipt = store.receipt(key) if leaves_receipt(stage) else None
+    if receipt is None:
+        return None
+    try:
+        is_whole = all(
+            map(DeadLetters(pipeline.errors.path).directory.has, receipt.entry.dead_letters[-1:])
+        ) and (not isinstance(stage.terminal, Sink) or stage.terminal.target.has(receipt.entry.part))
+    except (OSError, SinkError):
+        return None
+    return receipt if is_whole else None
 
 
 def _stored(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import html
 import importlib.util
+import logging
 import math
 import re
 import unicodedata
@@ -168,6 +169,8 @@ class WordLlamaEmbedder:
     def __init__(self) -> None:
         import wordllama
 
+        # Its import makes the process log at INFO, each HTTP request of Prefect's client included.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         folder = Path(wordllama.__file__).parent
         self._model: Any = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
 

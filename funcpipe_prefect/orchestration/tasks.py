@@ -21,17 +21,26 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from funcpipe_prefect.backends.dask import outcomes
-from funcpipe_prefect.backends.work import Job, Merged, commit_run, merge_partials, run_stage
+from funcpipe_prefect.backends.work import (
+    Job,
+    Merged,
+    commit_run,
+    finished,
+    leaves_receipt,
+    merge_partials,
+    run_stage,
+)
 from funcpipe_prefect.errors import BackendError, is_retryable
+from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Split
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
-from funcpipe_prefect.store import PartitionStore
 
-__all__ = ["PrefectEngine"]
+__all__ = ["PrefectEngine", "mark_crashed"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -95,7 +104,6 @@ class PrefectEngine:
     ) -> Sequence[StageReceipt]:
         """Submit every stage of every pending split; each future is kept and waited on."""
         blob = cloudpickle.dumps(job)
-        store = PartitionStore(job.pipeline.storage)
         futures: list[Any] = []
         labels: list[tuple[int, str, str]] = []
         for split in plan.pending:
@@ -109,27 +117,27 @@ class PrefectEngine:
                     "keys": plan.keys[split],
                     "upstream": upstream,
                 }
-                run = self._configured(job, stage, name, plan.keys[split][stage.index], store)
+                run = self._configured(job, stage, name, plan.keys[split][stage.index])
                 upstream = self._runner.submit(run, parameters)
                 futures.append(upstream)
                 labels.append((stage.index, name, plan.splits[split].name))
         receipts = self._collect(futures, labels, notify)
         return receipts[len(plan.stages) - 1 :: len(plan.stages)]
 
-    def _configured(self, job: Job, stage: Stage, name: str, key: str, store: PartitionStore) -> Any:
+    def _configured(self, job: Job, stage: Stage, name: str, key: str) -> Any:
         retries = job.pipeline.retries
         options: dict[str, Any] = {
             "task_run_name": name,
             "name": stage.name,
             "retries": retries.sink if stage.kind == "write" else retries.transform,
             "retry_delay_seconds": list(retries.delay_seconds),
+            "persist_result": True,
         }
-        if stage.kind == "store":
-            options |= {
-                "persist_result": True,
-                "cache_policy": PlannedKey(planned=key),
-                "refresh_cache": job.refresh or store.lookup(key) is None,
-            }
+        if leaves_receipt(stage):
+            is_done = not job.refresh and finished(job.pipeline, stage, key) is not None
+            options |= {"cache_policy": PlannedKey(planned=key), "refresh_cache": not is_done}
+        else:  # nobody can see whether it is done, so only a retry of this flow run takes it as done
+            options |= {"cache_policy": PlannedKey(planned=key_of(key, str(flow_run.get_id())))}
         return stage_task.with_options(**options)
 
     def _collect(
@@ -147,7 +155,7 @@ class PrefectEngine:
             stage, name, split = labels[index]
             if lost:
                 message = f"{name} on split {split!r} was lost: {lost}"
-                _mark_crashed(futures[index].task_run_id, name, message)
+                mark_crashed(futures[index].task_run_id, name, message)
                 failures[index] = BackendError(message)
             elif state.is_completed():
                 results[index] = _value(state)
@@ -186,10 +194,10 @@ class PrefectEngine:
         return self._collect([future], [(-1, name, name)], lambda index, receipt: None)[0]
 
 
-def _mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
+def mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
     """End a task run whose worker died with what it had to say, perhaps even that the task run began."""
     context = FlowRunContext.get()
-    flow_run = context.flow_run if context else None
+    run = context.flow_run if context else None
     with get_client(sync_client=True) as client:
         try:
             client.set_task_run_name(task_run_id, name)
@@ -197,7 +205,7 @@ def _mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
             client.create_task_run(
-                stage_task, flow_run.id if flow_run else None, str(task_run_id), id=task_run_id, name=name
+                stage_task, run.id if run else None, str(task_run_id), id=task_run_id, name=name
             )
         client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
 

@@ -133,7 +133,9 @@ class Directory:
         }
 
     def has(self, part: Part) -> bool:
-        """Tell whether a part is staged or published, with its full size."""
+        """Tell whether a part is staged or published, with its full size; an empty part has no file."""
+        if not part.file:
+            return True
         fs, root = self._place
         for path in (f"{root}/{STAGING}/{part.file}", f"{root}/{part.file}"):
             if fs.exists(path) and fs.size(path) == part.size:

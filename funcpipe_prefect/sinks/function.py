@@ -58,6 +58,10 @@ class FunctionSink:
             count += 1
         return Part(records=count)
 
+    def has(self, part: Part) -> bool:
+        """What the function did with its records cannot be seen from here."""
+        return False
+
     def published(self) -> Mapping[str, Commit]:
         """Nothing is known to be published."""
         return {}

@@ -52,6 +52,10 @@ class JsonlSink:
                 file.records += 1
         return file.part
 
+    def has(self, part: Part) -> bool:
+        """Tell whether a part is staged or published, with its full size."""
+        return self.directory.has(part)
+
     def published(self) -> Mapping[str, Commit]:
         """The entries that readers see, by stage key."""
         return self.directory.published()

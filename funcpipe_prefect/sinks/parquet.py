@@ -97,6 +97,10 @@ class ParquetSink:
                 writer.close()
         return file.part
 
+    def has(self, part: Part) -> bool:
+        """Tell whether a part is staged or published, with its full size."""
+        return self.directory.has(part)
+
     def published(self) -> Mapping[str, Commit]:
         """The entries that readers see, by stage key."""
         return self.directory.published()

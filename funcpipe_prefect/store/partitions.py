@@ -4,6 +4,8 @@
     <root>/partitions/<two digits>/<key>.letters  dead letters of the stage, JSON Lines
     <root>/partitions/<two digits>/<key>.json     the receipt; it is written last
 
+A stage that writes to a sink, merges or counts leaves its receipt alone.
+
 A file is written under a temporary name and renamed. The receipt holds the checksum and the
 size; without a receipt there is no partition, and a file that does not match is never used.
 """
@@ -57,10 +59,17 @@ class PartitionStore:
 
         The records' checksum is verified when they are read.
         """
-        fs, _ = self._place
+        receipt = self.receipt(key)
         try:
-            receipt = msgspec.json.decode(fs.cat_file(self._path(key, "json")), type=StageReceipt)
-            return receipt if self._is_whole(key, receipt) else None
+            return receipt if receipt is not None and self._is_whole(key, receipt) else None
+        except OSError:
+            return None
+
+    def receipt(self, key: str) -> StageReceipt | None:
+        """Read the receipt of a stage that ended, whether or not what it made is there still."""
+        try:
+            data = self._place[0].cat_file(self._path(key, "json"))
+            return msgspec.json.decode(data, type=StageReceipt)
         except (OSError, ValueError):  # msgspec's errors are ValueErrors
             return None
 

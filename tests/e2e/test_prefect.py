@@ -202,3 +202,52 @@ def test_a_run_without_the_dask_extra_says_which_extra_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert 'pip install "funcpipe-prefect[dask]"' in done.stdout
+
+
+def test_a_lost_task_run_that_prefect_never_heard_of_is_on_record(prefect_api: str) -> None:
+    """A killed worker may take the very first event of a task run with it."""
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+
+    from funcpipe_prefect.orchestration.tasks import mark_crashed
+
+    identity = uuid.uuid4()
+
+    @flow
+    def losing() -> None:
+        mark_crashed(identity, "clean+write[7]", "its worker process died")
+
+    losing()
+    with get_client(sync_client=True) as client:
+        task_run = client.read_task_run(identity)
+    assert (task_run.name, task_run.state.type.value) == ("clean+write[7]", "CRASHED")
+    assert task_run.flow_run_id is not None
+
+
+def test_a_run_leaves_nothing_of_its_settings_in_the_workers(
+    mapping: dict[str, Any], prefect_api: str, dask_address: str
+) -> None:
+    import distributed
+
+    from funcpipe_prefect import run_pipeline
+
+    def left_behind() -> tuple[bool, str | None]:
+        from prefect.context import SyncClientContext
+        from prefect.settings import PREFECT_API_URL
+
+        return SyncClientContext.get() is None, PREFECT_API_URL.value()
+
+    run_pipeline(mapping, backend="dask")
+    with distributed.Client(dask_address, set_as_default=False) as client:
+        workers = list(client.scheduler_info()["workers"])
+        seen = [client.submit(left_behind, workers=[one], pure=False).result() for one in workers]
+    assert seen == [(True, None)] * 2
+
+
+def test_threads_of_one_worker_run_side_by_side(mapping: dict[str, Any], prefect_api: str) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    expected = run_pipeline(mapping, backend="dask").digest
+    threads = {"resources": {"workers": 1, "threads_per_worker": 3}, "source.splits": 9}
+    report = run_pipeline(mapping, backend="dask", overrides=threads, refresh=True)
+    assert (report.digest, report.tasks_run) == (expected, 18)
