@@ -255,9 +255,9 @@ def merge_totals(operator: Combine, totals: Iterable[Any]) -> Any:
 
 
 def _while_merging(operator: Combine, error: BaseException) -> Exception:
-    if isinstance(error, FuncPipeError):
+    if isinstance(error, FuncPipeError) and not isinstance(error, TransientError):
         return error
-    return TransientError(f"merging for {operator.name!r}: {type(error).__name__}: {error}")
+    return TransientError(f"merging for {operator.name!r}: {_reason(error)}")
 
 
 def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
@@ -297,7 +297,13 @@ def _outside(operator: str, trace: Trace, error: BaseException) -> Exception:
     """Name operator and position in an error that is not the record's fault."""
     if isinstance(error, FuncPipeError) and not isinstance(error, TransientError):
         return error
-    return TransientError(f"{operator!r} at {trace.where()}: {type(error).__name__}: {error}")
+    return TransientError(f"{operator!r} at {trace.where()}: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FuncPipeError):
+        return str(error).removeprefix(f"{error.code} ")
+    return f"{type(error).__name__}: {error}"
 
 
 def _map(

@@ -64,6 +64,7 @@ def server_url(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> It
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env={
                 **os.environ,
+                "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
                 "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
                 "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
             },

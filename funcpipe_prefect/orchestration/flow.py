@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +75,15 @@ def _run_name() -> str:
     return f"{name or 'pipeline'}-{identity[:8]}"
 
 
-def _run_pipeline(
+def _named_flow(function: Callable[..., RunReport]) -> PipelineFlow:
+    """Make the flow; it takes the function's name, by which deployments find it in this module."""
+    return PipelineFlow(
+        function, name="funcpipe", flow_run_name=_run_name, description="Runs a funcpipe pipeline."
+    )
+
+
+@_named_flow
+def run_pipeline(
     pipeline: PipelineParam,
     backend: Annotated[
         Literal["local", "dask", "beam"] | None, Field(description="In place of the pipeline's own.")
@@ -110,7 +118,7 @@ def _run_pipeline(
     _lighten_context()
     backend = backend or built.backend
     logger = get_run_logger()
-    progress = LISTENER.get()
+    progress = _listener()
     check_backend(backend)
     if backend == "local":
         report = execute(built, LocalEngine(), refresh=refresh, progress=progress)
@@ -139,6 +147,11 @@ def check_backend(backend: str) -> None:
         raise BackendError("the beam backend is not part of this version; use local or dask")
     if backend == "dask" and importlib.util.find_spec("prefect_dask") is None:
         raise BackendError('the dask backend needs the extra dask: pip install "funcpipe-prefect[dask]"')
+
+
+def _listener() -> Progress | None:
+    """Read the variable here: Prefect pickles the flow's own function with all that it names."""
+    return LISTENER.get()
 
 
 def _lighten_context() -> None:
@@ -172,8 +185,3 @@ def _shared(pipeline: Pipeline) -> Iterator[Pipeline]:
         yield replace(pipeline, source=pipeline.source.spooled(folder, pipeline.record_type))
     finally:
         fs.rm(root, recursive=True)
-
-
-run_pipeline = PipelineFlow(
-    _run_pipeline, name="funcpipe", flow_run_name=_run_name, description="Runs a funcpipe pipeline."
-)

@@ -100,6 +100,14 @@ def flaky(line: Line, *, marks: str, times: int = 2) -> Line:
 
 
 @registry.func
+def needing(line: Line, *, file: str) -> Line:
+    """Fails on a line that says needs until a file is there."""
+    if "needs" in line.text and not Path(file).exists():
+        raise TransientError(f"line {line.id} needs {file}")
+    return line
+
+
+@registry.func
 def deadly(line: Line, *, marks: str, always: bool = False) -> Line:
     """Kills its process on a line that says kill: once, or every time."""
     if "kill" in line.text:
