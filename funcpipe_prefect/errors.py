@@ -138,13 +138,19 @@ class BackendError(FuncPipeError):
     code = "FP501"
 
 
+class RunCancelled(FuncPipeError):
+    """The run was cancelled from outside; nothing was published."""
+
+    code = "FP602"
+
+
 class TransientError(FuncPipeError):
     """Something outside failed that may work later: the task is retried, the record kept."""
 
     code = "FP400"
 
 
-_FINAL = (PipelineError, RecordError, ContractError, ErrorRateExceeded)
+_FINAL = (PipelineError, RecordError, ContractError, ErrorRateExceeded, RunCancelled)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -246,6 +246,9 @@ class RecordSink(Protocol):
     def has(self, part: Part, /) -> bool:
         """Tell whether a part that was written is there still, whole, staged or published."""
 
+    def sweep(self, token: str, /) -> None:
+        """Remove the temporary files of a run that ended before its time."""
+
     def published(self) -> Mapping[str, Commit]:
         """The entries that readers see now and whose parts are whole, by stage key."""
 

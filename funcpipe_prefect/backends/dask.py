@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import distributed
 from distributed.scheduler import KilledWorker
 
+from funcpipe_prefect.errors import RunCancelled
 from funcpipe_prefect.ir import Resources
 
-__all__ = ["cluster_options", "outcomes"]
+__all__ = ["cancellation_check", "cluster_options", "outcomes"]
 
 
 def cluster_options(resources: Resources) -> dict[str, Any]:
@@ -36,6 +37,29 @@ def cluster_options(resources: Resources) -> dict[str, Any]:
     if resources.memory_limit:
         kwargs["memory_limit"] = resources.memory_limit
     return {"cluster_kwargs": kwargs}
+
+
+def cancellation_check() -> Callable[[], None] | None:
+    """Make the function by which a task on a worker learns that nobody wants its result any more.
+
+    Dask cannot end a running task. It marks it when its future is cancelled, or when the client
+    that wanted it is gone.
+
+    Returns:
+        A function that raises RunCancelled; None outside of a worker.
+    """
+    try:
+        worker = distributed.get_worker()
+        key = worker.get_current_task()
+    except (ValueError, AttributeError):
+        return None
+
+    def check() -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise RunCancelled("the run does not wait for this task any more")
+
+    return check
 
 
 def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, str]]:

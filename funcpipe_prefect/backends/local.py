@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import tenacity
@@ -44,7 +45,8 @@ def run_local(
 
     if records is not None:
         pipeline = replace(pipeline, source=IterableSource.of(records))
-    return execute(pipeline, LocalEngine(), refresh=refresh, progress=progress)
+    with ExitStack() as afterwards:
+        return execute(pipeline, LocalEngine(), afterwards=afterwards, refresh=refresh, progress=progress)
 
 
 class LocalEngine:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-from funcpipe_prefect.backends.work import Job, Merged, finished, published_entries
+from funcpipe_prefect.backends.work import Job, Merged, finished, published_entries, sweep
 from funcpipe_prefect.errors import ErrorRateExceeded, PipelineError, Place, Problem
 from funcpipe_prefect.ir import Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.kernel import SOURCE
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.plan import Plan, StageReceipt, plan_run
+from funcpipe_prefect.running import new_token
 
 __all__ = ["Engine", "Progress", "RunReport", "StageDone", "execute", "preview"]
 
@@ -120,6 +122,7 @@ def execute(
     pipeline: Pipeline,
     engine: Engine,
     *,
+    afterwards: ExitStack,
     refresh: bool = False,
     progress: Progress | None = None,
 ) -> RunReport:
@@ -128,6 +131,8 @@ def execute(
     Args:
         pipeline: A checked pipeline with a source.
         engine: The backend.
+        afterwards: Closed by the caller when none of the run's processes works any more; a run that
+            ended before its time then removes its temporary files.
         refresh: Use nothing that was computed before.
         progress: Called after each stage on each split.
 
@@ -139,7 +144,8 @@ def execute(
     started = time.monotonic()
     source = source_of(pipeline)
     plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline), refresh=refresh)
-    job = Job(pipeline, plan.stages, refresh)
+    job = Job(pipeline, plan.stages, refresh, new_token())
+    afterwards.push(lambda kind, error, trace: sweep(job, plan) if kind else None)
     watch = _Watch(plan, progress)
     receipts = engine.run_stages(job, plan, watch.notify) if plan.pending else []
     fresh = dict(zip(plan.pending, receipts, strict=True))

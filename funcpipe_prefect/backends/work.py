@@ -18,8 +18,9 @@ from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import Combine, Commit, Located, Part, Pipeline, Sink, Split
 from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, merge_totals, resumed, run_chain
 from funcpipe_prefect.monoid import digest_of, digest_text
-from funcpipe_prefect.plan import Stage, StageReceipt, StoredPartition
+from funcpipe_prefect.plan import Plan, Stage, StageReceipt, StoredPartition
 from funcpipe_prefect.result import ErrorInfo
+from funcpipe_prefect.running import run_by, stoppable
 from funcpipe_prefect.schema import canonical_encoder
 from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sinks.letters import letter_line
@@ -34,6 +35,7 @@ __all__ = [
     "merge_partials",
     "published_entries",
     "run_stage",
+    "sweep",
 ]
 
 _LETTERS_IN_MEMORY = 1 << 20
@@ -41,11 +43,17 @@ _LETTERS_IN_MEMORY = 1 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """What every task of a run needs to know; pickled once for the whole run."""
+    """What every task of a run needs to know; pickled once for the whole run.
+
+    Attributes:
+        refresh: Use nothing that was computed before.
+        token: Begins the names of the run's temporary files.
+    """
 
     pipeline: Pipeline
     stages: tuple[Stage, ...]
     refresh: bool = False
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,16 +148,19 @@ def run_stage(
         upstream = run_stage(job, index - 1, split, keys)
     source = job.pipeline.source
     assert source is not None, "a run has a source"
-    with tempfile.SpooledTemporaryFile(_LETTERS_IN_MEMORY) as buffer, contextlib.ExitStack() as stack:
+    with (
+        run_by(job.token),
+        tempfile.SpooledTemporaryFile(_LETTERS_IN_MEMORY) as buffer,
+        contextlib.ExitStack() as stack,
+    ):
         letters = _Letters(buffer)
         trace = Trace(split.name, lambda position: source.locate(split, position), letters.collect)
         if upstream is None:
             records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
-            values = run_chain(stage.operators, decoded(records, trace), trace)
+            values = run_chain(stage.operators, decoded(stoppable(records), trace), trace)
         else:
-            values = run_chain(
-                stage.operators, resumed(_stored(job, index, split, keys, upstream), trace), trace
-            )
+            stored = stoppable(_stored(job, index, split, keys, upstream))
+            values = run_chain(stage.operators, resumed(stored, trace), trace)
         done = _finish(stage, split, keys[index], values, trace, store)
         before = upstream.entry if upstream else Commit("", "", Part(), "")
         part = DeadLetters(job.pipeline.errors.path).stage(
@@ -286,6 +297,15 @@ def commit_run(
     terminal = job.pipeline.terminal
     if isinstance(terminal, Sink):
         terminal.target.commit(entries)
+
+
+def sweep(job: Job, plan: Plan) -> None:
+    """Remove the temporary files that killed processes of a run have left."""
+    keys = (key for split in plan.pending for key in plan.keys[split])
+    PartitionStore(job.pipeline.storage).sweep(job.token, keys)
+    DeadLetters(job.pipeline.errors.path).directory.sweep(job.token)
+    if isinstance(job.pipeline.terminal, Sink):
+        job.pipeline.terminal.target.sweep(job.token)
 
 
 def published_entries(pipeline: Pipeline) -> Mapping[str, Commit]:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import fsspec
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 from pydantic import Field, WithJsonSchema
 
 from funcpipe_prefect.backends.local import LocalEngine
 from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
-from funcpipe_prefect.errors import BackendError
+from funcpipe_prefect.errors import BackendError, RunCancelled
 from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
+from funcpipe_prefect.running import run_by
 from funcpipe_prefect.sources import IterableSource
 
 __all__ = ["LISTENER", "check_backend", "run_pipeline"]
@@ -120,13 +125,12 @@ def run_pipeline(
     logger = get_run_logger()
     progress = _listener()
     check_backend(backend)
-    if backend == "local":
-        report = execute(built, LocalEngine(), refresh=refresh, progress=progress)
-    else:
-        from funcpipe_prefect.orchestration.tasks import PrefectEngine
-
-        with _shared(built) as ready, dask_task_runner(ready.resources) as runner:
-            report = execute(ready, PrefectEngine(runner), refresh=refresh, progress=progress)
+    try:
+        with watched() as cancellation:
+            report = _executed(built, backend, cancellation, refresh=refresh, progress=progress)
+    except RunCancelled as error:
+        cancel_task_runs()
+        return cast(RunReport, Cancelled(message=str(error)))
     for warning in report.warnings:
         logger.warning(warning)
     logger.info(
@@ -135,6 +139,25 @@ def run_pipeline(
         report.tasks_run, report.tasks_cached, report.digest,
     )  # fmt: skip
     return report
+
+
+def _executed(
+    pipeline: Pipeline,
+    backend: str,
+    cancellation: Cancellation,
+    *,
+    refresh: bool,
+    progress: Progress | None,
+) -> RunReport:
+    with ExitStack() as afterwards:
+        execute_on = functools.partial(execute, afterwards=afterwards, refresh=refresh, progress=progress)
+        if backend == "local":
+            with run_by("", cancellation.check):
+                return execute_on(pipeline, LocalEngine())
+        from funcpipe_prefect.orchestration.tasks import PrefectEngine
+
+        with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
+            return execute_on(ready, PrefectEngine(runner, cancellation))
 
 
 def check_backend(backend: str) -> None:

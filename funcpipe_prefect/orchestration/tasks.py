@@ -18,13 +18,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 
-from funcpipe_prefect.backends.dask import outcomes
+from funcpipe_prefect.backends.dask import cancellation_check, outcomes
 from funcpipe_prefect.backends.work import (
     Job,
     Merged,
@@ -34,11 +32,13 @@ from funcpipe_prefect.backends.work import (
     merge_partials,
     run_stage,
 )
-from funcpipe_prefect.errors import BackendError, is_retryable
+from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Split
 from funcpipe_prefect.orchestration.caching import PlannedKey
+from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
+from funcpipe_prefect.running import run_by
 
 __all__ = ["PrefectEngine", "mark_crashed"]
 
@@ -57,9 +57,13 @@ def _is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
 @task(name="funcpipe-stage", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
 def stage_task(
     job: bytes, index: int, split: Split, keys: tuple[str, ...], upstream: StageReceipt | None = None
-) -> StageReceipt:
-    """Run one stage on one split."""
-    receipt = run_stage(_loaded(job), index, split, keys, upstream)
+) -> StageReceipt | State[Any]:
+    """Run one stage on one split; a cancelled one ends as such."""
+    try:
+        with run_by("", cancellation_check()):
+            receipt = run_stage(_loaded(job), index, split, keys, upstream)
+    except RunCancelled as error:
+        return Cancelled(message=str(error))
     entry = receipt.entry
     get_run_logger().info(
         "%s: %s",
@@ -92,12 +96,13 @@ class PrefectEngine:
 
     Args:
         runner: A started task runner.
+        cancellation: Of the flow run.
     """
 
     name = "dask"
 
-    def __init__(self, runner: Any) -> None:
-        self._runner = runner
+    def __init__(self, runner: Any, cancellation: Cancellation) -> None:
+        self._runner, self._cancellation = runner, cancellation
 
     def run_stages(
         self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
@@ -137,7 +142,7 @@ class PrefectEngine:
             is_done = not job.refresh and finished(job.pipeline, stage, key) is not None
             options |= {"cache_policy": PlannedKey(planned=key), "refresh_cache": not is_done}
         else:  # nobody can see whether it is done, so only a retry of this flow run takes it as done
-            options |= {"cache_policy": PlannedKey(planned=key_of(key, str(flow_run.get_id())))}
+            options |= {"cache_policy": PlannedKey(planned=key_of(key, str(flow_run_id())))}
         return stage_task.with_options(**options)
 
     def _collect(
@@ -149,20 +154,28 @@ class PrefectEngine:
         """Wait for every future; then raise the first failure, if any, by the order of splits."""
         results: list[Any] = [None] * len(futures)
         failures: dict[int, BaseException] = {}
-        for index, state, lost in outcomes(
-            [future.wrapped_future for future in futures], self._runner.client
-        ):
-            stage, name, split = labels[index]
-            if lost:
-                message = f"{name} on split {split!r} was lost: {lost}"
-                mark_crashed(futures[index].task_run_id, name, message)
-                failures[index] = BackendError(message)
-            elif state.is_completed():
-                results[index] = _value(state)
-                if isinstance(results[index], StageReceipt):
-                    notify(stage, results[index])
-            else:
-                failures[index] = _failure(state, name)
+        dask_futures = [future.wrapped_future for future in futures]
+        client = self._runner.client
+        call_back = functools.partial(client.cancel, dask_futures, force=True)
+        try:
+            with self._cancellation.calling(call_back):
+                for index, state, lost in outcomes(dask_futures, client):
+                    self._cancellation.check()
+                    stage, name, split = labels[index]
+                    if lost:
+                        message = f"{name} on split {split!r} was lost: {lost}"
+                        mark_crashed(futures[index].task_run_id, name, message)
+                        failures[index] = BackendError(message)
+                    elif state.is_completed():
+                        results[index] = _value(state)
+                        if isinstance(results[index], StageReceipt):
+                            notify(stage, results[index])
+                    else:
+                        failures[index] = _failure(state, name)
+        except BaseException:
+            call_back()  # interrupted, cancelled: nobody is to go on working for a run that is over
+            raise
+        self._cancellation.check()
         if failures:
             roots = [index for index, error in failures.items() if not isinstance(error, _NotReadyError)]
             first = failures[min(roots or failures)]
@@ -196,17 +209,13 @@ class PrefectEngine:
 
 def mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
     """End a task run whose worker died with what it had to say, perhaps even that the task run began."""
-    context = FlowRunContext.get()
-    run = context.flow_run if context else None
     with get_client(sync_client=True) as client:
         try:
             client.set_task_run_name(task_run_id, name)
         except PrefectHTTPStatusError as error:
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
-            client.create_task_run(
-                stage_task, run.id if run else None, str(task_run_id), id=task_run_id, name=name
-            )
+            client.create_task_run(stage_task, flow_run_id(), str(task_run_id), id=task_run_id, name=name)
         client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Part, Split
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
+from funcpipe_prefect.running import temporary_name
 
 __all__ = ["Directory", "Manifest"]
 
@@ -75,7 +75,7 @@ class Directory:
             The file; its `part` is set after the block, by the caller's `records`.
         """
         fs, root = self._place
-        temporary = f"{root}/{STAGING}/{uuid.uuid4().hex}.tmp"
+        temporary = f"{root}/{STAGING}/{temporary_name()}"
         try:
             fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
             with fs.open(temporary, "wb") as raw:
@@ -142,6 +142,13 @@ class Directory:
                 return True
         return False
 
+    def sweep(self, token: str) -> None:
+        """Remove the temporary files of a run whose processes have ended."""
+        fs, root = self._place
+        with suppress(OSError):
+            for path in fs.glob(f"{root}/{STAGING}/{token}-*.tmp"):
+                fs.rm_file(path)
+
     def commit(self, entries: Sequence[Commit]) -> None:
         """Publish exactly these parts; nothing is written when that is the published state.
 
@@ -165,7 +172,7 @@ class Directory:
             if present.get(name) != part.size:
                 self._promote(fs, root, part)
         if MANIFEST not in present or fs.cat_file(f"{root}/{MANIFEST}") != data:
-            temporary = f"{root}/{STAGING}/{uuid.uuid4().hex}.tmp"
+            temporary = f"{root}/{STAGING}/{temporary_name()}"
             fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
             fs.pipe_file(temporary, data)
             fs.mv(temporary, f"{root}/{MANIFEST}")

@@ -62,6 +62,9 @@ class FunctionSink:
         """What the function did with its records cannot be seen from here."""
         return False
 
+    def sweep(self, token: str) -> None:
+        """A function makes no temporary files that we know of."""
+
     def published(self) -> Mapping[str, Commit]:
         """Nothing is known to be published."""
         return {}

@@ -56,6 +56,10 @@ class JsonlSink:
         """Tell whether a part is staged or published, with its full size."""
         return self.directory.has(part)
 
+    def sweep(self, token: str) -> None:
+        """Remove the temporary files of a run."""
+        self.directory.sweep(token)
+
     def published(self) -> Mapping[str, Commit]:
         """The entries that readers see, by stage key."""
         return self.directory.published()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import struct
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import pyarrow as pa
 from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import Located
 from funcpipe_prefect.plan import StageReceipt, StoredPartition
+from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.schema import store_codec
 
 __all__ = ["PartitionStore"]
@@ -124,6 +124,15 @@ class PartitionStore:
             sha256, size = self._checksum(file.temporary)
         return StoredPartition(key, count, size, sha256)
 
+    def sweep(self, token: str, keys: Iterable[str]) -> None:
+        """Remove the temporary files under these keys of a run whose processes have ended."""
+        fs, _ = self._place
+        folders = {self._path(key, "").rpartition("/")[0] for key in keys}
+        for folder in folders:
+            with suppress(OSError):
+                for path in fs.glob(f"{folder}/*.{token}-*.tmp"):
+                    fs.rm_file(path)
+
     def write_letters(self, key: str, lines: IO[bytes]) -> None:
         """Store a stage's dead letters beside its partition."""
         with self._temporary(key, "letters") as file:
@@ -181,7 +190,7 @@ class _Renamed:
 
     def __init__(self, fs: Any, path: str) -> None:
         self._fs, self._path = fs, path
-        self.temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        self.temporary = f"{path}.{temporary_name()}"
         self.raw: Any = None
 
     def __enter__(self) -> _Renamed:

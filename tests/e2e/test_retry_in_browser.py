@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,41 +20,6 @@ pytestmark = pytest.mark.prefect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SPLITS = 6
-
-
-@pytest.fixture
-def work_pool(prefect_api: str, tmp_path: Path) -> Iterator[str]:
-    """A process work pool with a worker of its own."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-
-    name = f"pool-{uuid.uuid4().hex[:8]}"
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
-    log = tmp_path / "worker.log"
-    with log.open("wb") as output:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", name, "--type", "process"],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PREFECT_API_URL": prefect_api,
-                "PREFECT_WORKER_QUERY_SECONDS": "1",
-                "PYTHONPATH": str(ROOT),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            yield name
-        finally:
-            worker.terminate()
-            try:
-                worker.wait(30)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
 
 
 def settled(run_id: uuid.UUID, count: int, timeout_s: float = 120) -> Any:

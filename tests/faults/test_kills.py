@@ -62,9 +62,11 @@ def undisturbed(folder: Path, mapping: dict[str, Any]) -> tuple[dict[str, bytes]
     return content(folder / "ref"), content(folder / "ref_letters")
 
 
-def started(folder: Path, backend: str, **environment: str) -> subprocess.Popen[bytes]:
+def started(
+    folder: Path, backend: str, path: Path | None = None, **environment: str
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [FUNCPIPE, "run", str(folder / "p.yaml"), "--backend", backend],
+        [FUNCPIPE, "run", str(path or folder / "p.yaml"), "--backend", backend],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,

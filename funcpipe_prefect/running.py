@@ -1,0 +1,70 @@
+"""What surrounds the work on a split: whose temporary files it makes, and whether it is to stop.
+
+A killed process leaves temporary files behind. Their names begin with their run's token, so the
+run can remove its own, and nobody else's, when it ends before its time.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+__all__ = ["new_token", "run_by", "stoppable", "temporary_name"]
+
+T = TypeVar("T")
+
+_CHECK_EVERY_S = 0.2
+
+_token: ContextVar[str] = ContextVar("funcpipe_token", default="")
+_check: ContextVar[Callable[[], None] | None] = ContextVar("funcpipe_check", default=None)
+
+
+def new_token() -> str:
+    """Make the token of a run: 12 hexadecimal digits."""
+    return uuid.uuid4().hex[:12]
+
+
+@contextmanager
+def run_by(token: str, check: Callable[[], None] | None = None) -> Iterator[None]:
+    """Do what is inside for a run.
+
+    Args:
+        token: Of the run.
+        check: Called several times a second while records stream; raises when the run is to stop.
+            When absent, the one of the block around this one stays.
+    """
+    mark = _token.set(token or _token.get())
+    other = _check.set(check or _check.get())
+    try:
+        yield
+    finally:
+        _check.reset(other)
+        _token.reset(mark)
+
+
+def temporary_name() -> str:
+    """Give a new file name that tells its run."""
+    return f"{_token.get()}-{uuid.uuid4().hex}.tmp"
+
+
+def stoppable(records: Iterable[T]) -> Iterator[T]:
+    """Pass records on until the run is to stop.
+
+    Raises:
+        Exception: Whatever the run's check raises.
+    """
+    check = _check.get()
+    if check is None:
+        yield from records
+        return
+    check()
+    due = time.monotonic() + _CHECK_EVERY_S
+    for record in records:
+        if time.monotonic() >= due:
+            check()
+            due = time.monotonic() + _CHECK_EVERY_S
+        yield record
