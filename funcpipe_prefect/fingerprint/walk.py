@@ -1,10 +1,4 @@
-"""Stable hashes of code, parameters and types: what a stage key is made of.
-
-A function's fingerprint covers its bytecode (without docstring, file name and line numbers) and
-everything of the user's own packages that it reaches: helpers, classes, constants. Third-party
-code counts by the version of its distribution, the standard library by Python's version. It is
-the same in every process, on every machine and under every `PYTHONHASHSEED`.
-"""
+"""The walk: every kind of object goes into the hash by what it is."""
 
 from __future__ import annotations
 
@@ -15,22 +9,22 @@ import dis
 import enum
 import functools
 import hashlib
-import importlib.metadata
 import os
-import sys
-import sysconfig
 import types
 import typing
 import weakref
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
+
+from funcpipe_prefect.fingerprint.origin import is_users, version_of
+from funcpipe_prefect.fingerprint.reach import globals_reached, imports_of, module_code
 
 __all__ = ["LAYOUT", "fingerprint", "key_of"]
 
 LAYOUT: Mapping[str, bool] = {"layout": True}
 """Metadata of a dataclass field that says where data lies, not what it is: it stays out of keys."""
 
-_OWN = "funcpipe_prefect"
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 _UNSEEN = frozenset({"RESUME", "NOP", "EXTENDED_ARG", "CACHE", "PRECALL"})
 _HAS_DOCSTRING = 0x4000000  # a flag of code objects since Python 3.14
@@ -62,16 +56,21 @@ def fingerprint(*objects: Any) -> str:
     walk = _Walk()
     for item in objects:
         walk.add(item)
-    return walk.digest.hexdigest()
+    return walk.finish()
 
 
 class _Walk:
-    """Feeds objects into one hash; an object that was met before counts by its number."""
+    """Feeds objects into one hash; an object that was met before counts by its number.
+
+    Functions, classes and instances wait in a queue for their turn, so that a long chain of calls
+    does not become a deep recursion.
+    """
 
     def __init__(self, seen: Mapping[int, int] | None = None) -> None:
         self.digest = hashlib.sha256()
         self._seen = dict(seen or {})
         self._kept: list[Any] = []
+        self._waiting: deque[Any] = deque()
         self._imports: set[str] = set()
 
     def _put(self, *parts: object) -> None:
@@ -85,42 +84,49 @@ class _Walk:
         walk = _Walk(self._seen)
         for item in items:
             walk.add(item)
-        return walk.digest.hexdigest()
+        return walk.finish()
+
+    def finish(self) -> str:
+        """Hash what waits, and all that it leads to."""
+        while self._waiting:
+            item = self._waiting.popleft()
+            self._put("object", self._seen[id(item)])
+            self._add_object(item)
+        return self.digest.hexdigest()
 
     def add(self, item: Any) -> None:
-        if isinstance(item, _PLAIN) and not isinstance(item, enum.Enum):
+        if type(item) in _PLAIN:
             self._put(type(item).__name__, repr(item))
-        elif isinstance(item, (bytes, bytearray)):
-            self._put("bytes", hashlib.sha256(item).hexdigest())
+        elif type(item) in (bytes, bytearray, memoryview):
+            self._put("bytes", hashlib.sha256(bytes(item)).hexdigest())
         elif id(item) in self._seen:
             self._put("again", self._seen[id(item)])
         else:
             self._seen[id(item)] = len(self._seen)
             self._kept.append(item)  # an id is unique only while its object lives
-            self._add_object(item)
-            if isinstance(item, (tuple, list, dict, set, frozenset)):
+            if type(item) in _CONTAINERS:
+                self._add_container(item)
                 del self._seen[id(item)]  # equal containers count alike, shared or not
+            else:
+                self._put("object", self._seen[id(item)])
+                self._waiting.append(item)
 
     def _add_object(self, item: Any) -> None:
-        if isinstance(item, (list, tuple)):
-            self._put(type(item).__name__, len(item))
-            for part in item:
-                self.add(part)
-        elif isinstance(item, (set, frozenset)):
-            self._put("set", *sorted(map(self._apart, item)))
-        elif isinstance(item, (dict, types.MappingProxyType)):
-            self._put("mapping", len(item))
-            for _, key, value in sorted(((self._apart(key), key, item[key]) for key in item), key=_first):
-                self.add(key)
-                self.add(value)
-        elif isinstance(item, enum.Enum):
-            self._put("enum", type(item).__qualname__, item.name)
-            self.add(item.value)
+        if isinstance(item, enum.Enum):
+            self._put("enum", item.name)
+            self.add((type(item), item.value))
+        elif isinstance(item, _BASES):
+            self._add_derived(item)
         elif isinstance(item, functools.partial):
             self._put("partial")
             self.add((item.func, item.args, item.keywords))
         elif isinstance(item, types.ModuleType):
-            self._put("module", item.__name__, _version_of(item.__name__))
+            self._add_module(item)
+        elif isinstance(item, (typing.TypeVar, typing.NewType)):
+            self._put("type variable", item.__name__)
+            self.add(
+                [getattr(item, name, None) for name in ("__bound__", "__constraints__", "__supertype__")]
+            )
         elif typing.get_origin(item) is not None:
             self._put("generic")
             self.add((typing.get_origin(item), typing.get_args(item)))
@@ -129,6 +135,9 @@ class _Walk:
         elif isinstance(item, (types.BuiltinMethodType, types.MethodWrapperType)):
             self._put("builtin", item.__qualname__)
             self.add(item.__self__)
+        elif isinstance(item, types.GeneratorType):
+            self._put("generator")
+            self.add(item.gi_code)
         elif isinstance(item, property):
             self._put("property")
             self.add((item.fget, item.fset, item.fdel))
@@ -139,6 +148,42 @@ class _Walk:
             self.add((getattr(item, "args", ()), getattr(item, "keywords", {})))
         elif not isinstance(item, _WEAK):
             self._add_instance(item)
+
+    def _add_container(self, item: Any) -> None:
+        if isinstance(item, (list, tuple)):
+            self._put(type(item).__name__, len(item))
+            for part in item:
+                self.add(part)
+        elif isinstance(item, (set, frozenset)):
+            self._put("set", *sorted(map(self._apart, item)))
+        else:
+            self._put("mapping", len(item))
+            for _, key, value in sorted(((self._apart(key), key, item[key]) for key in item), key=_first):
+                self.add(key)
+                self.add(value)
+
+    def _add_derived(self, item: Any) -> None:
+        """Hash an instance of a subclass of a built-in type: class, value and attributes."""
+        self.add(type(item))
+        base: Any = next(base for base in _BASES if isinstance(item, base))
+        if issubclass(base, dict):
+            value: Any = {key: dict.__getitem__(item, key) for key in dict.__iter__(item)}
+        elif base in _CONTAINERS:
+            value = base(base.__iter__(item))
+        else:
+            value = base.__repr__(item)
+        self.add((value, getattr(item, "default_factory", None), _state_of(item)))
+
+    def _add_module(self, module: types.ModuleType) -> None:
+        """Hash a module that code has at hand as a whole: it may take anything of it."""
+        name = module.__name__
+        self._put("module", name, version_of(name))
+        if not is_users(name) or name == "__main__":
+            return
+        if module_code(name)[0] is not None:
+            self._add_import(name)
+        else:
+            self.add({key: value for key, value in vars(module).items() if not key.startswith("__")})
 
     def _add_definition(self, item: Any) -> None:
         if isinstance(item, types.FunctionType):
@@ -155,24 +200,24 @@ class _Walk:
         self._put("function", function.__qualname__)
         # A decorator of a library copies the user's module name onto its own wrapper.
         module = function.__globals__.get("__name__")
-        if _is_users(module):
+        if is_users(module):
             self._add_code(function.__code__)
-            for name, value in _globals_reached(function):
+            for name, value in globals_reached(function):
                 self._put(name)
                 self.add(value)
-            for name in _imported(function.__code__, function.__globals__.get("__package__")):
+            for name in imports_of(function.__code__, function.__globals__.get("__package__")):
                 self._add_import(name)
         else:
-            self._put(module, _version_of(str(module)))
-        if _is_users(module) or _is_users(function.__module__) or "<locals>" in function.__qualname__:
+            self._put(module, version_of(str(module)))
+        if is_users(module) or is_users(function.__module__) or "<locals>" in function.__qualname__:
             self.add((function.__defaults__, function.__kwdefaults__))
             self._add_closure(function)
             self.add(getattr(function, "__wrapped__", None))
+            if not _is_dispatcher(function):
+                self.add({name: value for name, value in vars(function).items() if name[:2] != "__"})
 
     def _add_closure(self, function: Any) -> None:
-        if hasattr(function, "registry") and hasattr(
-            function, "dispatch"
-        ):  # singledispatch keeps caches there
+        if _is_dispatcher(function):  # it keeps caches in its closure
             self.add(function.registry)
             return
         for cell in function.__closure__ or ():
@@ -183,7 +228,14 @@ class _Walk:
 
     def _add_code(self, code: types.CodeType) -> None:
         flags = code.co_flags & ~_HAS_DOCSTRING
-        self._put("code", code.co_argcount, code.co_kwonlyargcount, flags, *code.co_varnames)
+        self._put(
+            "code",
+            code.co_argcount,
+            code.co_posonlyargcount,
+            code.co_kwonlyargcount,
+            flags,
+            *code.co_varnames,
+        )
         steps = [step for step in dis.get_instructions(code) if step.opname not in _UNSEEN]
         offsets = [step.offset for step in steps]
         for step, following in zip(steps, [*steps[1:], None], strict=True):
@@ -210,20 +262,21 @@ class _Walk:
     def _add_import(self, name: str) -> None:
         """Count a module that a function imports when it is called: all its code, loaded or not."""
         self._put("import", name)
-        if name in self._imports or not _is_users(name):
-            self._put(_version_of(name))
+        if name in self._imports or not is_users(name):
+            self._put(version_of(name))
             return
         self._imports.add(name)
-        code, package = _module_code(name)
+        code, package = module_code(name)
         if code is not None:
             self._add_code(code)
-            for further in _imported(code, package):
+            for further in imports_of(code, package):
                 self._add_import(further)
 
     def _add_class(self, cls: type) -> None:
         self._put("class", cls.__qualname__)
-        if not _is_users(cls.__module__):
-            self._put(cls.__module__, _version_of(cls.__module__))
+        if not is_users(cls.__module__):
+            if isinstance(cls.__module__, str):  # which it is not for some classes written in C
+                self._put(cls.__module__, version_of(cls.__module__))
             return
         if type(cls) is not type:
             self.add(type(cls))
@@ -250,8 +303,8 @@ class _Walk:
         if dataclasses.is_dataclass(cls):
             self._put(getattr(cls, "__dataclass_params__", ""))
             for field in dataclasses.fields(cls):
-                self._put(field.name, field.init, field.compare, field.kw_only)
-                self.add((field.default, field.default_factory))
+                self._put(field.name, field.init, field.repr, field.compare, field.hash, field.kw_only)
+                self.add((field.default, field.default_factory, field.metadata))
         elif hasattr(cls, "__pydantic_decorators__"):
             for name, info in sorted(cls.model_fields.items()):
                 self._put(name, info.alias)
@@ -265,6 +318,8 @@ class _Walk:
             self.add([(name, cls.__members__[name].value) for name in cls.__members__])
         elif hasattr(cls, "__struct_fields__"):
             self.add((cls.__struct_fields__, cls.__struct_defaults__, cls.__struct_encode_fields__))
+            settings = cls.__struct_config__
+            self.add([getattr(settings, name) for name in dir(settings) if not name.startswith("_")])
 
     def _add_instance(self, item: Any) -> None:
         cls = type(item)
@@ -278,7 +333,7 @@ class _Walk:
                     self.add(getattr(item, field.name))
         elif "__wrapped__" in getattr(item, "__dict__", ()):  # a cached function
             self.add(item.__wrapped__)
-        elif _is_users(cls.__module__) and isinstance(getattr(item, "__dict__", None), dict):
+        elif is_users(cls.__module__) and isinstance(getattr(item, "__dict__", None), dict):
             for name, value in sorted(_state_of(item).items()):
                 self._put(name)
                 self.add(value)
@@ -299,18 +354,25 @@ class _Walk:
             self.add(parts)
 
 
-_PLAIN = (type(None), bool, int, float, complex, str)
+_PLAIN = frozenset({type(None), bool, int, float, complex, str})
+_CONTAINERS = frozenset({tuple, list, set, frozenset, dict, types.MappingProxyType})
+_BASES = (int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict)
 
 
 def _first(item: tuple[str, Any, Any]) -> str:
     return item[0]
 
 
+def _is_dispatcher(function: Any) -> bool:
+    """Tell whether a function was made by `functools.singledispatch`."""
+    return hasattr(function, "registry") and hasattr(function, "dispatch")
+
+
 def _state_of(item: Any) -> dict[str, Any]:
     """The attributes of an instance, without those that are cached properties, computed or not."""
     cls = type(item)
     slots = [name for base in cls.__mro__ for name in _slots_of(base) if hasattr(item, name)]
-    state = {**vars(item), **{name: getattr(item, name) for name in slots}}
+    state = {**getattr(item, "__dict__", {}), **{name: getattr(item, name) for name in slots}}
     return {
         name: value
         for name, value in state.items()
@@ -331,151 +393,3 @@ def _annotations(cls: type) -> list[tuple[str, Any]]:
     except Exception:
         hints = {}
     return [(name, hints.get(name, hint)) for name, hint in sorted(own.items())]
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _codes(const)
-
-
-def _globals_reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The globals that a function's code names, and the attributes it takes of user modules."""
-    names = sorted({name for code in _codes(function.__code__) for name in code.co_names})
-    scope = function.__globals__
-    for name in names:
-        if name in scope and not (name.startswith("__") and name.endswith("__")):
-            yield name, scope[name]
-            if isinstance(scope[name], types.ModuleType):
-                yield from _attributes_reached(name, scope[name], names, {name})
-
-
-def _attributes_reached(
-    path: str, module: types.ModuleType, names: list[str], seen: set[str]
-) -> Iterator[tuple[str, Any]]:
-    if not _is_users(module.__name__):
-        return
-    for name in names:
-        if name in vars(module) and not name.startswith("__"):
-            value = vars(module)[name]
-            yield f"{path}.{name}", value
-            if isinstance(value, types.ModuleType) and value.__name__ not in seen:
-                seen.add(value.__name__)
-                yield from _attributes_reached(f"{path}.{name}", value, names, seen)
-
-
-def _imported(code: types.CodeType, package: str | None) -> list[str]:
-    """The modules that a function imports while it runs, by absolute name, submodules included."""
-    found: set[str] = set()
-    for part in _codes(code):
-        base = ""
-        recent: list[Any] = []
-        for step in dis.get_instructions(part):
-            if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
-                recent = [*recent[-1:], step.argval]
-            elif step.opname == "IMPORT_NAME":
-                level = recent[0] if recent and isinstance(recent[0], int) else 0
-                base = _absolute(step.argval, level, package)
-                found.add(base)
-            elif step.opname == "IMPORT_FROM":
-                found.add(f"{base}.{step.argval}")
-    return sorted({known for name in found if (known := _known_module(name))})
-
-
-def _absolute(name: str, level: int, package: str | None) -> str:
-    if not level:
-        return name
-    base = (package or "").rsplit(".", level - 1)[0]
-    return f"{base}.{name}" if name else base
-
-
-def _known_module(name: str) -> str:
-    """Give a user's module as it is, a library by its top name, and nothing for what is no module."""
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names or not _is_users_root(top):
-        return top
-    return name if _spec_of(name) is not None else ""
-
-
-@functools.cache
-def _spec_of(name: str) -> Any:
-    """Find a module without running it: neither it nor the packages that hold it."""
-    place: Any = None
-    spec: Any = None
-    path = ""
-    for step in name.split("."):
-        path = f"{path}.{step}" if path else step
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            spec = find(path, place) if find is not None else None
-            if spec is not None:
-                break
-        if spec is None:
-            return None
-        place = spec.submodule_search_locations
-        if place is None and path != name:
-            return None
-    return spec
-
-
-def _is_users_root(top: str) -> bool:
-    spec = _spec_of(top)
-    origin = getattr(spec, "origin", None) or next(
-        iter(getattr(spec, "submodule_search_locations", ()) or ()), ""
-    )
-    return bool(origin) and not _is_library(origin)
-
-
-def _module_code(name: str) -> tuple[types.CodeType | None, str]:
-    spec = _spec_of(name)
-    try:
-        code = spec.loader.get_code(name)
-    except Exception:
-        code = None
-    return code, getattr(spec, "parent", "") or ""
-
-
-@functools.cache
-def _library_roots() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def _is_library(file: str) -> bool:
-    parts = file.replace("\\", "/").split("/")
-    return file.startswith(_library_roots()) or "site-packages" in parts or "dist-packages" in parts
-
-
-@functools.cache
-def _is_users(module: str | None) -> bool:
-    """Tell whether a module is the user's own: neither standard library nor an installed distribution."""
-    if module is None or module == "__main__":
-        return True
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top == "builtins":
-        return False
-    if top == _OWN:
-        return module.startswith(f"{_OWN}.examples")
-    loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None)
-    if loaded is None and (spec := _spec_of(module)) is not None:
-        file = spec.origin
-    return file is None or not _is_library(file)
-
-
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
-
-
-@functools.cache
-def _version_of(module: str) -> str:
-    """The version that stands for a module's code."""
-    top = module.partition(".")[0]
-    if _is_users(module):
-        return "user"
-    names = _distributions().get(top)
-    if not names:
-        return f"python-{sys.version_info.major}.{sys.version_info.minor}"
-    return ",".join(sorted({f"{name}-{importlib.metadata.version(name)}" for name in names}))
