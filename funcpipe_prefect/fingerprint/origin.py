@@ -47,10 +47,8 @@ def is_users_root(name: str) -> bool:
     """Tell whether the top of a dotted name is a package of the user's that could be imported."""
     top = name.partition(".")[0]
     spec = spec_of(top) if top.isidentifier() else None
-    origin = getattr(spec, "origin", None) or next(
-        iter(getattr(spec, "submodule_search_locations", ()) or ()), ""
-    )
-    return bool(origin) and not _is_library(origin)
+    place = _place_of(spec)
+    return place is not None and not _is_library(place)
 
 
 @functools.cache
@@ -83,10 +81,15 @@ def _is_own(module: str) -> bool:
     if top == _OWN:
         return module.startswith(f"{_OWN}.examples")
     loaded = sys.modules.get(module)
-    file = getattr(loaded, "__file__", None)
-    if loaded is None and (spec := spec_of(module)) is not None:
-        file = spec.origin
-    return file is None or not _is_library(file)
+    place = _place_of(spec_of(module) if loaded is None else loaded)
+    return place is None or not _is_library(place)
+
+
+def _place_of(module: Any) -> str | None:
+    """Give the file of a module or spec; for a namespace package its first folder."""
+    file = getattr(module, "__file__", None) or getattr(module, "origin", None)
+    folders = getattr(module, "__path__", None) or getattr(module, "submodule_search_locations", None)
+    return file or next(iter(folders or ()), None)
 
 
 @functools.cache

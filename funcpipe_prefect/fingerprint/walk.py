@@ -352,6 +352,8 @@ class _Walk:
             self._put(text if " at 0x" not in text else type(item).__qualname__)
         else:
             self.add(parts)
+            if isinstance(parts, str) and isinstance(module := getattr(item, "__module__", None), str):
+                self._put(module, version_of(module))
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str})
@@ -388,6 +390,8 @@ def _slots_of(cls: type) -> tuple[str, ...]:
 
 def _annotations(cls: type) -> list[tuple[str, Any]]:
     own = vars(cls).get("__annotations__", {})
+    if not isinstance(own, dict):  # a class written in C
+        return []
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except Exception:
