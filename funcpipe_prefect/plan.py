@@ -175,8 +175,10 @@ def _operator_fingerprint(operator: Operator) -> str:
 
 
 def _function_fingerprint(function: Function) -> str:
-    code: Any = function.version or function.call
-    artifacts = [(item.name, item.version or item.build) for item in function.artifacts]
+    code: Any = function.call if function.version is None else function.version
+    artifacts = [
+        (item.name, item.build if item.version is None else item.version) for item in function.artifacts
+    ]
     return fp.fingerprint(function.name, code, dict(function.params), artifacts)
 
 

@@ -6,6 +6,6 @@ code counts by the version of its distribution, the standard library by Python's
 the same in every process, on every machine and under every `PYTHONHASHSEED`.
 """
 
-from funcpipe_prefect.fingerprint.walk import LAYOUT, fingerprint, key_of
+from funcpipe_prefect.fingerprint.walk import LAYOUT, fingerprint, key_of, pin
 
-__all__ = ["LAYOUT", "fingerprint", "key_of"]
+__all__ = ["LAYOUT", "fingerprint", "key_of", "pin"]

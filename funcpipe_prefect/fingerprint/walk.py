@@ -20,11 +20,12 @@ from typing import Any
 from funcpipe_prefect.fingerprint.origin import is_users, version_of
 from funcpipe_prefect.fingerprint.reach import globals_reached, imports_of, module_code
 
-__all__ = ["LAYOUT", "fingerprint", "key_of"]
+__all__ = ["LAYOUT", "fingerprint", "key_of", "pin"]
 
 LAYOUT: Mapping[str, bool] = {"layout": True}
 """Metadata of a dataclass field that says where data lies, not what it is: it stays out of keys."""
 
+_PIN = "__funcpipe_version__"
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 _UNSEEN = frozenset({"RESUME", "NOP", "EXTENDED_ARG", "CACHE", "PRECALL"})
 _HAS_DOCSTRING = 0x4000000  # a flag of code objects since Python 3.14
@@ -42,6 +43,18 @@ def key_of(*parts: str) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def pin(target: Any, version: str) -> None:
+    """Let a version stand for the code of a class or function, wherever it is reached.
+
+    Raises:
+        ValueError: It cannot carry a version.
+    """
+    try:
+        setattr(target, _PIN, version)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{target!r} cannot carry a version: {error}") from error
 
 
 def fingerprint(*objects: Any) -> str:
@@ -198,6 +211,9 @@ class _Walk:
 
     def _add_function(self, function: types.FunctionType) -> None:
         self._put("function", function.__qualname__)
+        if _PIN in vars(function):
+            self._put("version", vars(function)[_PIN])
+            return
         # A decorator of a library copies the user's module name onto its own wrapper.
         module = function.__globals__.get("__name__")
         if is_users(module):
@@ -274,6 +290,9 @@ class _Walk:
 
     def _add_class(self, cls: type) -> None:
         self._put("class", cls.__qualname__)
+        if _PIN in vars(cls):
+            self._put("version", vars(cls)[_PIN])
+            return
         if not is_users(cls.__module__):
             if isinstance(cls.__module__, str):  # which it is not for some classes written in C
                 self._put(cls.__module__, version_of(cls.__module__))
