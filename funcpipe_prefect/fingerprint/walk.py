@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from funcpipe_prefect.fingerprint.classes import class_parts, state_of
 from funcpipe_prefect.fingerprint.origin import is_users, version_of
 from funcpipe_prefect.fingerprint.reach import globals_reached, imports_of, module_code
 
@@ -185,7 +186,7 @@ class _Walk:
             value = base(base.__iter__(item))
         else:
             value = base.__repr__(item)
-        self.add((value, getattr(item, "default_factory", None), _state_of(item)))
+        self.add((value, getattr(item, "default_factory", None), state_of(item)))
 
     def _add_module(self, module: types.ModuleType) -> None:
         """Hash a module that code has at hand as a whole: it may take anything of it."""
@@ -297,48 +298,7 @@ class _Walk:
             if isinstance(cls.__module__, str):  # which it is not for some classes written in C
                 self._put(cls.__module__, version_of(cls.__module__))
             return
-        if type(cls) is not type:
-            self.add(type(cls))
-        for base in cls.__bases__:
-            self.add(base)
-        for name, hint in _annotations(cls):
-            self._put(name)
-            self.add(hint)
-        self._put(getattr(cls, "__total__", ""))
-        self._add_fields(cls)
-        is_enum = isinstance(cls, enum.EnumMeta)
-        for name, value in sorted(vars(cls).items()):
-            if isinstance(value, types.FunctionType):
-                is_own = value.__code__.co_filename != "<string>"  # or a dataclass made it
-            else:
-                is_own = not name.startswith("__") and not name.startswith("_abc_")
-                is_own = is_own and not (is_enum and name.startswith("_"))
-            if is_own:
-                self._put(name)
-                if not isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
-                    self.add(value)
-
-    def _add_fields(self, cls: Any) -> None:
-        if dataclasses.is_dataclass(cls):
-            self._put(getattr(cls, "__dataclass_params__", ""))
-            for field in dataclasses.fields(cls):
-                self._put(field.name, field.init, field.repr, field.compare, field.hash, field.kw_only)
-                self.add((field.default, field.default_factory, field.metadata))
-        elif hasattr(cls, "__pydantic_decorators__"):
-            for name, info in sorted(cls.model_fields.items()):
-                self._put(name, info.alias)
-                self.add((info.default, info.default_factory, info.metadata))
-            for kind in dataclasses.fields(cls.__pydantic_decorators__):
-                found = getattr(cls.__pydantic_decorators__, kind.name)
-                if isinstance(found, dict):
-                    self._put(kind.name)
-                    self.add({name: decorator.info for name, decorator in found.items()})
-        elif isinstance(cls, enum.EnumMeta):
-            self.add([(name, cls.__members__[name].value) for name in cls.__members__])
-        elif hasattr(cls, "__struct_fields__"):
-            self.add((cls.__struct_fields__, cls.__struct_defaults__, cls.__struct_encode_fields__))
-            settings = cls.__struct_config__
-            self.add([getattr(settings, name) for name in dir(settings) if not name.startswith("_")])
+        self.add(class_parts(cls))
 
     def _add_instance(self, item: Any) -> None:
         cls = type(item)
@@ -353,7 +313,7 @@ class _Walk:
         elif "__wrapped__" in getattr(item, "__dict__", ()):  # a cached function
             self.add(item.__wrapped__)
         elif is_users(cls.__module__) and isinstance(getattr(item, "__dict__", None), dict):
-            for name, value in sorted(_state_of(item).items()):
+            for name, value in sorted(state_of(item).items()):
                 self._put(name)
                 self.add(value)
         else:
@@ -387,32 +347,3 @@ def _first(item: tuple[str, Any, Any]) -> str:
 def _is_dispatcher(function: Any) -> bool:
     """Tell whether a function was made by `functools.singledispatch`."""
     return hasattr(function, "registry") and hasattr(function, "dispatch")
-
-
-def _state_of(item: Any) -> dict[str, Any]:
-    """The attributes of an instance, without those that are cached properties, computed or not."""
-    cls = type(item)
-    slots = [name for base in cls.__mro__ for name in _slots_of(base) if hasattr(item, name)]
-    state = {**getattr(item, "__dict__", {}), **{name: getattr(item, name) for name in slots}}
-    return {
-        name: value
-        for name, value in state.items()
-        if not isinstance(getattr(cls, name, None), functools.cached_property)
-    }
-
-
-def _slots_of(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__") and name[:2] != "__")
-
-
-def _annotations(cls: type) -> list[tuple[str, Any]]:
-    own = vars(cls).get("__annotations__", {})
-    if not isinstance(own, dict):  # a class written in C
-        return []
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except Exception:
-        hints = {}
-    return [(name, hints.get(name, hint)) for name, hint in sorted(own.items())]
