@@ -2,7 +2,8 @@
 
 Five operators become three kinds of stage: run a chain and store its partition, run a chain and
 merge, run a chain and write. A stage's key for a split hashes the stage's fingerprint with the
-key before it, so keys form a Merkle chain that begins at the split's identity.
+key before it, so keys form a Merkle chain that begins at the split's identity. A split's name is
+part of it, since parts, dead letters and manifests carry it.
 """
 
 from __future__ import annotations
@@ -174,8 +175,10 @@ def _operator_fingerprint(operator: Operator) -> str:
 
 
 def _function_fingerprint(function: Function) -> str:
-    code: Any = function.version or function.call
-    artifacts = [(item.name, item.version or item.build) for item in function.artifacts]
+    code: Any = function.call if function.version is None else function.version
+    artifacts = [
+        (item.name, item.build if item.version is None else item.version) for item in function.artifacts
+    ]
     return fp.fingerprint(function.name, code, dict(function.params), artifacts)
 
 
@@ -209,7 +212,7 @@ def _source_fingerprint(pipeline: Pipeline) -> str:
 
 
 def _chain_keys(root: str, split: Split, stages: Sequence[Stage]) -> tuple[str, ...]:
-    key = fp.key_of(root, split.location, str(split.start), str(split.stop), split.identity)
+    key = fp.key_of(root, split.name, split.location, str(split.start), str(split.stop), split.identity)
     keys = []
     for stage in stages:
         key = fp.key_of(stage.fingerprint, key)

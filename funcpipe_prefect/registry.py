@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
+from funcpipe_prefect.fingerprint import pin
 from funcpipe_prefect.ir import Artifact
 from funcpipe_prefect.monoid import Monoid
 
@@ -84,9 +85,17 @@ class Registry:
         """Register a lift: what turns a record into a value of a Combine's monoid."""
         return self._decorate("lift", call, name, lambda target: FuncEntry(target, version))
 
-    def monoid(self, name: str, monoid: Monoid[Any] | type) -> None:
-        """Register a monoid: any object with `empty`, `combine` and `commutative`, or its class."""
+    def monoid(self, name: str, monoid: Monoid[Any] | type, *, version: str | None = None) -> None:
+        """Register a monoid: any object with `empty`, `combine` and `commutative`, or its class.
+
+        Args:
+            name: Its name in pipeline files.
+            monoid: The object or the class.
+            version: Stands for the code of its class in cache keys.
+        """
         self._add("monoid", name, monoid() if isinstance(monoid, type) else monoid)
+        if version is not None:
+            pin(monoid if isinstance(monoid, type) else type(monoid), version)
 
     @overload
     def artifact(self, build: F) -> F: ...
@@ -98,27 +107,52 @@ class Registry:
             "artifact", build, name, lambda target: Artifact(name or str(target.__name__), target, version)
         )
 
-    def sink(self, make: F | None = None, *, name: str | None = None, idempotent: bool = False) -> Any:
+    def sink(
+        self,
+        make: F | None = None,
+        *,
+        name: str | None = None,
+        idempotent: bool = False,
+        version: str | None = None,
+    ) -> Any:
         """Register a sink: a plain function of one record, or a class with the `RecordSink` methods.
 
         Args:
             make: The function or class.
             name: Its name in pipeline files.
             idempotent: Writing a record again leaves the same content. Required by the builder.
+            version: Stands for its code in cache keys.
         """
         return self._decorate(
-            "sink", make, name, lambda target: SinkEntry(target, idempotent, not isinstance(target, type))
+            "sink",
+            make,
+            name,
+            lambda target: SinkEntry(_pinned(target, version), idempotent, not isinstance(target, type)),
         )
 
-    def source(self, make: F | None = None, *, name: str | None = None, record: Any = None) -> Any:
+    def source(
+        self,
+        make: F | None = None,
+        *,
+        name: str | None = None,
+        record: Any = None,
+        version: str | None = None,
+    ) -> Any:
         """Register a source: a class with the `RecordSource` methods, or a function that makes one.
 
         Args:
             make: The class; its parameters are the keys of `source:` in the file.
             name: Its `type` in pipeline files.
             record: The type of its records.
+            version: Stands for the code of the class in cache keys.
         """
-        return self._decorate("source", make, name, lambda target: SourceEntry(target, record))
+
+        def entry(target: Any) -> SourceEntry:
+            if version is not None and not isinstance(target, type):
+                raise ValueError("only a class can have a version as a source: what it makes is in the key")
+            return SourceEntry(_pinned(target, version), record)
+
+        return self._decorate("source", make, name, entry)
 
     def record(self, cls: type, *, name: str | None = None) -> type:
         """Register a record type that no function's annotation mentions."""
@@ -154,6 +188,12 @@ class Registry:
         if name in known and not same_entry(known[name], entry):
             raise ValueError(f"the {kind} {name!r} is registered already, as something else")
         known[name] = entry
+
+
+def _pinned(target: Any, version: str | None) -> Any:
+    if version is not None:
+        pin(target, version)
+    return target
 
 
 def same_entry(one: Any, other: Any) -> bool:

@@ -14,6 +14,7 @@ from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import fields_of, from_mapping
+from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import find_files, open_bytes
 
 __all__ = ["CsvSource"]
@@ -31,10 +32,13 @@ class CsvSource:
     Attributes:
         path: File, folder, glob or fsspec URL.
         delimiter: One character between fields.
+        by_content: Files are recognised by a hash of their bytes, not by size with modification
+            time or ETag.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
     delimiter: str = ","
+    by_content: bool = dataclasses.field(default=False, metadata=LAYOUT)
 
     def __post_init__(self) -> None:
         if len(self.delimiter) != 1 or self.delimiter in '\r\n"':
@@ -43,6 +47,8 @@ class CsvSource:
     def list_splits(self) -> list[Split]:
         """Give one split for each file."""
         files = find_files(self.path, (".csv", ".tsv"))
+        if self.by_content:
+            files = identify_files(files)
         return [Split(file.name, file.url, 0, -1, file.identity, file.size) for file in files]
 
     def read(self, split: Split, record_type: Any) -> Iterator[Located]:

@@ -20,7 +20,16 @@ import pyarrow as pa
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.ir import Split
 
-__all__ = ["MANIFEST", "InputFile", "find_files", "is_compressed", "open_bytes", "range_splits"]
+__all__ = [
+    "MANIFEST",
+    "InputFile",
+    "find_files",
+    "is_compressed",
+    "is_local",
+    "open_bytes",
+    "open_raw",
+    "range_splits",
+]
 
 MANIFEST = "_manifest.json"
 _STAGING = "_staging"
@@ -48,7 +57,8 @@ class InputFile:
         url: Its address.
         name: Its path below the pattern's fixed folder; for people.
         size: Bytes.
-        identity: Changes when its content may have changed: size with ETag or modification time.
+        identity: Changes when its content may have changed: size with ETag or modification time, or
+            a hash of its bytes.
     """
 
     url: str
@@ -169,6 +179,25 @@ def is_compressed(url: str) -> bool:
     return url.lower().endswith(tuple(_COMPRESSED))
 
 
+def is_local(url: str) -> bool:
+    """Tell whether a file found by `find_files` is on a file system of this machine."""
+    return "://" not in url
+
+
+@contextmanager
+def open_raw(url: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading, as it is.
+
+    Raises:
+        SourceError: FP409, the file is missing or unreadable.
+    """
+    try:
+        with fsspec.open(url, "rb") as raw:
+            yield raw
+    except _UNREADABLE as error:
+        raise _unreadable(url, error) from error
+
+
 @contextmanager
 def open_bytes(url: str) -> Iterator[IO[bytes]]:
     """Open a file for reading, decompressed by its ending (gzip, zstd, bzip2).
@@ -185,11 +214,18 @@ def open_bytes(url: str) -> Iterator[IO[bytes]]:
                 with opener(raw) as stream:
                     yield stream
     except _UNREADABLE as error:
-        raise SourceError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
+        raise _unreadable(url, error) from error
+
+
+def _unreadable(url: str, error: Exception) -> SourceError:
+    return SourceError(f"{url} cannot be read: {type(error).__name__}: {error}")
 
 
 def range_splits(files: list[InputFile], split_size: int, splits: int | None) -> list[Split]:
     """Cut files into byte ranges of equal size; a compressed file stays whole.
+
+    Borders are multiples of the size and a range's name tells only its first byte, so that a file
+    that grows keeps the ranges before its old end.
 
     Args:
         files: The files, in order.
@@ -201,9 +237,10 @@ def range_splits(files: list[InputFile], split_size: int, splits: int | None) ->
 
 
 def _ranges(file: InputFile, step: int) -> Iterator[Split]:
-    if is_compressed(file.url) or file.size <= step:
+    if is_compressed(file.url) or file.size == 0:
         yield Split(file.name, file.url, 0, -1, file.identity, file.size)
         return
     for start in range(0, file.size, step):
         stop = min(start + step, file.size)
-        yield Split(f"{file.name}-{start:012d}", file.url, start, stop, file.identity, stop - start)
+        name = f"{file.name}-{start:012d}" if start else file.name
+        yield Split(name, file.url, start, stop, file.identity, stop - start)

@@ -14,7 +14,8 @@ from pydantic import ByteSize, PositiveInt
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import json_codec
-from funcpipe_prefect.sources.files import find_files, is_compressed, open_bytes, range_splits
+from funcpipe_prefect.sources.content import first_line, identify_lines
+from funcpipe_prefect.sources.files import find_files, is_compressed, is_local, open_bytes, range_splits
 
 __all__ = ["JsonlSource"]
 
@@ -31,17 +32,23 @@ class JsonlSource:
         splits: About how many splits to make instead.
         field: Read the record from this field of each line's object, for example `record` of
             the dead letters.
+        by_content: Splits are recognised by a hash of their lines, so that appending to a file
+            re-runs only the splits behind its old end; else by size with modification time or
+            ETag. Unset: by content on a local file system, not on remote storage.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
     split_size: ByteSize = dataclasses.field(default=ByteSize(16 * 2**20), metadata=LAYOUT)
     splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
     field: str | None = None
+    by_content: bool | None = dataclasses.field(default=None, metadata=LAYOUT)
 
     def list_splits(self) -> list[Split]:
         """Cut the files into byte ranges."""
         files = find_files(self.path, (".jsonl", ".ndjson", ".json"))
-        return range_splits(files, self.split_size, self.splits)
+        by_content = is_local(files[0].url) if files and self.by_content is None else self.by_content
+        splits = range_splits(files, self.split_size, self.splits)
+        return identify_lines(splits) if by_content else splits
 
     def read(self, split: Split, record_type: Any) -> Iterator[Located]:
         """Stream the lines that begin inside the range; each position is a byte offset."""
@@ -62,10 +69,12 @@ class JsonlSource:
 
 
 def _lines(file: IO[bytes], split: Split) -> Iterator[tuple[int, bytes]]:
-    position = split.start
-    if position > 0:
-        file.seek(position - 1)
-        position += len(file.readline()) - 1
+    first = first_line(file, split.start, split.stop)
+    if first is None:
+        return
+    if split.start > 0:
+        file.seek(first)
+    position = first
     while split.stop < 0 or position < split.stop:
         line = file.readline()
         if not line:

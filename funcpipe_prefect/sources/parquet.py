@@ -17,6 +17,7 @@ from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import coerce
+from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import InputFile, find_files
 
 __all__ = ["ParquetSource"]
@@ -33,16 +34,22 @@ class ParquetSource:
         split_size: Uncompressed bytes in a split; a split holds at least one row group.
         splits: About how many splits to make instead.
         columns: Read only these.
+        by_content: Files are recognised by a hash of their bytes, not by size with modification
+            time or ETag.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
     split_size: ByteSize = dataclasses.field(default=ByteSize(64 * 2**20), metadata=LAYOUT)
     splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
     columns: tuple[str, ...] | None = None
+    by_content: bool = dataclasses.field(default=False, metadata=LAYOUT)
 
     def list_splits(self) -> list[Split]:
         """Group row groups, by the files' footers alone."""
-        files = [(file, self._group_sizes(file)) for file in find_files(self.path, (".parquet",))]
+        found = find_files(self.path, (".parquet",))
+        if self.by_content:
+            found = identify_files(found)
+        files = [(file, self._group_sizes(file)) for file in found]
         total = sum(sum(sizes) for _, sizes in files)
         step = max(1, -(-total // self.splits)) if self.splits else int(self.split_size)
         return [split for file, sizes in files for split in _groups(file, sizes, step)]

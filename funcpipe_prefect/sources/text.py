@@ -15,6 +15,7 @@ from pydantic import ByteSize, PositiveInt
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import coerce
+from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import InputFile, find_files, open_bytes
 
 __all__ = ["TextSource"]
@@ -45,6 +46,8 @@ class TextSource:
             names, so that a new file changes one split only.
         split_size: Bytes in a split, at most (one larger file stays whole).
         splits: How many splits to make instead.
+        by_content: Files are recognised by a hash of their bytes, not by size with modification
+            time or ETag.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
@@ -53,6 +56,7 @@ class TextSource:
     files_per_split: PositiveInt = dataclasses.field(default=32, metadata=LAYOUT)
     split_size: ByteSize = dataclasses.field(default=ByteSize(16 * 2**20), metadata=LAYOUT)
     splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
+    by_content: bool = dataclasses.field(default=False, metadata=LAYOUT)
 
     def __post_init__(self) -> None:
         try:
@@ -63,6 +67,8 @@ class TextSource:
     def list_splits(self) -> list[Split]:
         """Group files."""
         files = find_files(self.path, _SUFFIXES)
+        if self.by_content:
+            files = identify_files(files)
         return [_split(group) for group in self._groups(files)]
 
     def _groups(self, files: list[InputFile]) -> Iterator[list[InputFile]]:

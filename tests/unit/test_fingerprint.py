@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,24 +15,6 @@ import pytest
 from funcpipe_prefect.fingerprint import fingerprint, key_of
 
 PrintOf = Callable[..., str]
-
-
-@pytest.fixture
-def print_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrintOf:
-    """Import a text as the module `user_code` and take the fingerprint of its `f`."""
-
-    def load(source: str, name: str = "f") -> str:
-        path = tmp_path / "user_code.py"
-        path.write_text(textwrap.dedent(source))
-        spec = importlib.util.spec_from_file_location("user_code", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "user_code", module)
-        exec(compile(path.read_text(), str(path), "exec"), vars(module))
-        return fingerprint(getattr(module, name))
-
-    return load
 
 
 BASE = '''
