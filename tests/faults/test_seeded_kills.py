@@ -48,7 +48,6 @@ def reference(folder: Path, mapping: dict[str, Any]) -> tuple[dict[str, bytes], 
         "operators.write.params.path": str(folder / "ref"),
         "errors.path": str(folder / "ref_letters"),
         "cache.storage": str(folder / "ref_store"),
-        "operators.slow.params.seconds": 0.003,
     }
     run_local(load_pipeline(mapping, overrides=overrides))
     return content(folder / "ref"), content(folder / "ref_letters")
