@@ -24,6 +24,7 @@ def run_local(
     records: Iterable[Any] | None = None,
     *,
     refresh: bool = False,
+    refresh_from: str | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
     """Run a pipeline in this process, without Prefect.
@@ -32,6 +33,7 @@ def run_local(
         pipeline: A checked pipeline.
         records: Records in place of the pipeline's own source.
         refresh: Use nothing that was computed before.
+        refresh_from: The operator from whose stage on nothing is used that was computed before.
         progress: Called after each stage on each split.
 
     Returns:
@@ -44,7 +46,7 @@ def run_local(
 
     if records is not None:
         pipeline = replace(pipeline, source=IterableSource.of(records))
-    return execute(pipeline, LocalEngine(), refresh=refresh, progress=progress)
+    return execute(pipeline, LocalEngine(), refresh=refresh, refresh_from=refresh_from, progress=progress)
 
 
 class LocalEngine:

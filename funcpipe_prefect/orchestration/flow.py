@@ -88,6 +88,10 @@ def _run_pipeline(
         dict[str, Any] | None, Field(description='Values by key path, such as {"resources.workers": 4}.')
     ] = None,
     refresh: Annotated[bool, Field(description="Use nothing that was computed before.")] = False,
+    refresh_from: Annotated[
+        str | None,
+        Field(description="Operator from whose stage on nothing is used that was computed before."),
+    ] = None,
 ) -> RunReport:
     """Run a pipeline.
 
@@ -98,6 +102,7 @@ def _run_pipeline(
         output: Path or URL in place of the sink's.
         overrides: Values by key path, such as `{"resources.workers": 4}`.
         refresh: Use nothing that was computed before.
+        refresh_from: The operator from whose stage on nothing is used that was computed before.
 
     Returns:
         The run's report.
@@ -113,12 +118,14 @@ def _run_pipeline(
     progress = LISTENER.get()
     check_backend(backend)
     if backend == "local":
-        report = execute(built, LocalEngine(), refresh=refresh, progress=progress)
+        report = execute(built, LocalEngine(), refresh=refresh, refresh_from=refresh_from, progress=progress)
     else:
         from funcpipe_prefect.orchestration.tasks import PrefectEngine
 
         with _shared(built) as ready, dask_task_runner(ready.resources) as runner:
-            report = execute(ready, PrefectEngine(runner), refresh=refresh, progress=progress)
+            report = execute(
+                ready, PrefectEngine(runner), refresh=refresh, refresh_from=refresh_from, progress=progress
+            )
     for warning in report.warnings:
         logger.warning(warning)
     logger.info(
