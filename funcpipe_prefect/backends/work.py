@@ -162,8 +162,8 @@ def _alone(job: Job, stage: Stage, key: str) -> Iterator[bool]:
     if job.pipeline.isolation == "none" or not leaves_receipt(stage):
         yield False
         return
-    with PartitionStore(job.pipeline.storage).lock(key).held():
-        yield True
+    with PartitionStore(job.pipeline.storage).lock(key).held() as is_held:
+        yield is_held
 
 
 def _computed(

@@ -55,25 +55,34 @@ class PartitionLock:
     poll_s: float = 0.1
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait for the lock and hold it until the block ends.
+    def held(self, *, waits: bool = True) -> Iterator[bool]:
+        """Hold the lock until the block ends.
+
+        Args:
+            waits: Wait for it; otherwise go on without it when somebody else has it.
+
+        Yields:
+            Whether the lock is held.
 
         Raises:
             SinkError: FP408, the lock file cannot be written.
         """
-        file = self._acquired()
+        file = self._acquired(waits)
+        if file is None:
+            yield False
+            return
         ended = threading.Event()
         renewal = threading.Thread(target=self._renew, args=(file, ended), daemon=True)
         renewal.start()
         try:
-            yield
+            yield True
         finally:
             ended.set()
             renewal.join()
             self._remove(file)
             os.close(file)
 
-    def _acquired(self) -> int:
+    def _acquired(self, waits: bool) -> int | None:
         seen: tuple[int, int] | None = None
         since = 0.0
         while True:
@@ -87,6 +96,8 @@ class PartitionLock:
             else:
                 os.write(file, f"{os.getpid()} {uuid.uuid4().hex}\n".encode())
                 return file
+            if not waits:
+                return None
             now, look = time.monotonic(), _look(self.path)
             if look != seen:
                 seen, since = look, now
