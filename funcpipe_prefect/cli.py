@@ -1,4 +1,4 @@
-"""The command line: `funcpipe validate | run | plan | schema`.
+"""The command line: `funcpipe validate | run | plan | schema | cache`.
 
 Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wrong.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from funcpipe_prefect.cli_cache import cache
 from funcpipe_prefect.errors import FuncPipeError, PipelineError, Place, Problem, SourceError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = App(
     console=_notes,
     suppress_keyboard_interrupt=False,
 )
+app.command(cache)
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
 SetOption = Annotated[
@@ -89,10 +91,13 @@ def _refused(error: PipelineError) -> int:
 def validate(pipeline: PipelineFile, /, *, set_: SetOption = None) -> int:
     """Check a pipeline file: 0 valid, 2 not; every problem is located."""
     built = load(pipeline, _overrides(set_))
-    from funcpipe_prefect.plan import lower
+    from funcpipe_prefect.plan import cautions, lower
 
-    stages = " → ".join(stage.name for stage in lower(built))
-    _notes.print(f"{pipeline} is valid: {stages}", markup=False, soft_wrap=True)
+    stages = lower(built)
+    names = " → ".join(stage.name for stage in stages)
+    _notes.print(f"{pipeline} is valid: {names}", markup=False, soft_wrap=True)
+    for warning in cautions(stages):
+        _notes.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     return DONE
 
 
@@ -147,19 +152,27 @@ def run(
     output: OutputOption = None,
     set_: SetOption = None,
     refresh: Annotated[bool, Parameter(help="Use nothing that was computed before.", negative=())] = False,
+    refresh_from: Annotated[
+        str | None, Parameter(help="Operator from whose stage on nothing is used that was computed before.")
+    ] = None,
     json_: JsonOption = False,
 ) -> int:
     """Run a pipeline: 0 done, 1 failed, 2 the pipeline or the command line is wrong."""
     overrides = _overrides(set_)
     built = load(pipeline, overrides, input, output)
     chosen = backend or built.backend
+    if refresh_from is not None:
+        from funcpipe_prefect.plan import lower, stage_of
+
+        stage_of(lower(built), refresh_from, f"--refresh-from {refresh_from}")
+    again = {"refresh": refresh, "refresh_from": refresh_from}
     try:
         with _shown_progress(quiet=json_ or not _notes.is_terminal) as progress:
             if chosen == "local":
-                report = _run_local(built, progress, refresh=refresh)
+                report = _run_local(built, progress, **again)
             else:
                 given = {"input": input, "output": output, "overrides": overrides or None}
-                report = _run_flow(pipeline, chosen, progress, refresh=refresh, **given)
+                report = _run_flow(pipeline, chosen, progress, **again, **given)
     except PipelineError:
         raise
     except SourceError as error:
@@ -172,10 +185,10 @@ def run(
     return DONE
 
 
-def _run_local(pipeline: Pipeline, progress: Progress | None, *, refresh: bool) -> RunReport:
+def _run_local(pipeline: Pipeline, progress: Progress | None, **again: Any) -> RunReport:
     from funcpipe_prefect.backends.local import run_local
 
-    return run_local(pipeline, refresh=refresh, progress=progress)
+    return run_local(pipeline, progress=progress, **again)
 
 
 def _run_flow(path: str, backend: str, progress: Progress | None, **parameters: Any) -> RunReport:

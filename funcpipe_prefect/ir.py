@@ -16,12 +16,14 @@ __all__ = [
     "Artifact",
     "BackendName",
     "BatchMap",
+    "CodecName",
     "Combine",
     "Commit",
     "ErrorPolicy",
     "ErrorSettings",
     "FlatMap",
     "Function",
+    "Isolation",
     "Located",
     "Map",
     "OperatorCounts",
@@ -41,6 +43,8 @@ __all__ = [
 
 ErrorPolicy: TypeAlias = Literal["drop", "collect", "fail_fast"]
 BackendName: TypeAlias = Literal["local", "dask", "beam"]
+CodecName: TypeAlias = Literal["msgpack", "arrow", "pickle"]
+Isolation: TypeAlias = Literal["none", "serializable"]
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,8 @@ class Resources:
         cluster_class: Import path of a Dask cluster class, such as `dask_kubernetes.operator.KubeCluster`.
         cluster_kwargs: Keyword arguments for it.
         granularity: `partition`: one Prefect task run per stage and split.
+        task_budget: How many cached stage runs still show as Cached task runs; more of them are
+            not submitted.
     """
 
     workers: int = 2
@@ -277,6 +283,7 @@ class Resources:
     cluster_class: str | None = None
     cluster_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
     granularity: str = "auto"
+    task_budget: int = 500
 
 
 @dataclass(frozen=True)
@@ -310,6 +317,9 @@ class Pipeline:
         record_type: What the source decodes into: the first operator's `in_type`.
         materialization_points: Operators behind which partitions are stored and cached.
         storage: URL of the partition store.
+        expires_s: Seconds after which a partition is computed again; None means never.
+        isolation: `serializable`: two runs that need one partition at once compute it once.
+        codecs: How partitions are stored, by materialization point; `msgpack` where it is silent.
     """
 
     name: str
@@ -322,6 +332,9 @@ class Pipeline:
     resources: Resources = field(default_factory=Resources)
     materialization_points: tuple[str, ...] = ()
     retries: Retries = field(default_factory=Retries)
+    expires_s: float | None = None
+    isolation: Isolation = "none"
+    codecs: Mapping[str, CodecName] = field(default_factory=dict, hash=False)
 
     @property
     def terminal(self) -> Combine | Sink | None:

@@ -16,8 +16,10 @@ from typing import Any, Literal, TypeAlias
 from typing_extensions import assert_never
 
 from funcpipe_prefect import fingerprint as fp
+from funcpipe_prefect.errors import PipelineError, Place, Problem, near_misses
 from funcpipe_prefect.ir import (
     BatchMap,
+    CodecName,
     Combine,
     Commit,
     FlatMap,
@@ -30,7 +32,17 @@ from funcpipe_prefect.ir import (
     Split,
 )
 
-__all__ = ["Plan", "Stage", "StageKind", "StageReceipt", "StoredPartition", "lower", "plan_run"]
+__all__ = [
+    "Plan",
+    "Stage",
+    "StageKind",
+    "StageReceipt",
+    "StoredPartition",
+    "cautions",
+    "lower",
+    "plan_run",
+    "stage_of",
+]
 
 StageKind: TypeAlias = Literal["store", "merge", "write", "count"]
 
@@ -44,6 +56,7 @@ class Stage:
         kind: What happens to the records that come through: `store` them as a partition, `merge`
             them by a monoid, `write` them to a sink, or only `count` them.
         out_type: The type of those records.
+        codec: How a `store` stage's partitions are written.
     """
 
     index: int
@@ -53,6 +66,7 @@ class Stage:
     terminal: Combine | Sink | None
     out_type: Any
     fingerprint: str
+    codec: CodecName = "msgpack"
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class StoredPartition:
     records: int
     size: int
     sha256: str
-    letters: int = 0
+    codec: CodecName = "msgpack"
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,11 @@ class StageReceipt:
         partial: The pickled partial answer of a `merge` stage.
         cached: Nothing ran: the partition was in the store already.
         first_error: The first dead letter in words, for the message of a failed run.
+        stage: The stage's name.
+        kind: What the stage did with its records.
+        pipeline: The name of the pipeline that it was made for.
+        made: The start of the run that made it, in seconds since 1970.
+        warnings: What was found damaged on the way.
     """
 
     entry: Commit
@@ -83,6 +102,11 @@ class StageReceipt:
     partial: bytes = b""
     cached: bool = False
     first_error: str = ""
+    stage: str = ""
+    kind: StageKind = "store"
+    pipeline: str = ""
+    made: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,9 @@ def _stage(
 ) -> Stage:
     operators: list[Operator] = [*chain, *([terminal] if terminal else [])]
     out_type = chain[-1].out_type if chain else (terminal.in_type if terminal else pipeline.record_type)
+    codec = pipeline.codecs.get(chain[-1].name, "msgpack") if kind == "store" else "msgpack"
+    # Pickle gives back what the others refuse; they give back the same and need no key of their own.
+    pickled = ("pickle",) if codec == "pickle" else ()
     return Stage(
         index=index,
         name="+".join(operator.name for operator in operators) or "count",
@@ -149,8 +176,43 @@ def _stage(
         operators=tuple(chain),
         terminal=terminal,
         out_type=out_type,
-        fingerprint=fp.key_of(kind, *(_operator_fingerprint(operator) for operator in operators)),
+        fingerprint=fp.key_of(kind, *(_operator_fingerprint(operator) for operator in operators), *pickled),
+        codec=codec,
     )
+
+
+def cautions(stages: Sequence[Stage]) -> list[str]:
+    """Say what a careful user would want to know of how the stages are stored."""
+    return [
+        f"{stage.name} is stored by pickle: to read a partition runs whatever code is in its file, and fails "
+        "once the classes that it names have moved; msgpack and arrow do neither"
+        for stage in stages
+        if stage.codec == "pickle"
+    ]
+
+
+def stage_of(stages: Sequence[Stage], operator: str, option: str) -> int:
+    """Find the stage that holds an operator.
+
+    Args:
+        stages: Of a pipeline.
+        operator: An operator's name.
+        option: Where the name stands, for the message.
+
+    Raises:
+        PipelineError: FP123, there is no such operator.
+    """
+    holders = {
+        node.name: stage.index
+        for stage in stages
+        for node in (*stage.operators, *([stage.terminal] if stage.terminal else []))
+    }
+    if operator not in holders:
+        raise PipelineError([
+            Problem("FP123", "unknown operator", Place(option), f'"{operator}"', ", ".join(holders),
+                    near_misses(operator, holders))
+        ])  # fmt: skip
+    return holders[operator]
 
 
 def _operator_fingerprint(operator: Operator) -> str:

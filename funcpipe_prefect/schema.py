@@ -26,6 +26,7 @@ __all__ = [
     "StoreCodec",
     "canonical_encoder",
     "coerce",
+    "difference",
     "encode_foreign",
     "fields_of",
     "from_mapping",
@@ -286,7 +287,7 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
         except (ValueError, TypeError):
             return record, data
         again = encode(back)
-        return (record, data) if again == data or _difference(record, back) else (back, again)
+        return (record, data) if again == data or difference(record, back) else (back, again)
 
     return as_floats
 
@@ -471,7 +472,7 @@ def _checked(
             raise TypeError(f"the record does not fit its declared type {type_name(tp)}: {error}") from error
         if is_closed and encode(back) == data:
             return data
-        changed = _difference(record, back)
+        changed = difference(record, back)
         if changed:
             raise TypeError(f"{changed}: declare the operator's out_type or annotate its function")
         return data
@@ -482,7 +483,7 @@ def _checked(
 _SCALARS = frozenset({bool, int, float, str, bytes, type(None)})
 
 
-def _difference(record: Any, back: Any) -> str:
+def difference(record: Any, back: Any) -> str:
     """Say where a record that was written and read differs from what it was; empty if nowhere."""
     if type(back) is float and isinstance(record, (int, float)):
         return "" if back == record or math.isnan(record) else f"{record!r} would come back as {back!r}"
@@ -491,18 +492,18 @@ def _difference(record: Any, back: Any) -> str:
     if isinstance(record, dict):
         if list(record) != list(back):
             return "a dict would come back with other keys"
-        return next(filter(None, (_difference(record[key], back[key]) for key in record)), "")
+        return next(filter(None, (difference(record[key], back[key]) for key in record)), "")
     if isinstance(record, (list, tuple)):
         kinds = list(map(type, record))
         if kinds == list(map(type, back)) and _SCALARS.issuperset(kinds) and record == back:
             return ""
         if len(record) != len(back):
             return f"a {type(record).__name__} would come back with another length"
-        return next(filter(None, map(_difference, record, back)), "")
+        return next(filter(None, map(difference, record, back)), "")
     names = tuple(vars(record)) if is_model(type(record)) else _field_names(type(record))
     if names is not None:
         pairs = ((getattr(record, name), getattr(back, name)) for name in names)
-        return next(filter(None, (_difference(*pair) for pair in pairs)), "")
+        return next(filter(None, (difference(*pair) for pair in pairs)), "")
     if isinstance(record, datetime.datetime) and record.utcoffset() != back.utcoffset():
         return f"{record!r} would come back as {back!r}"
     if isinstance(getattr(record, "tzinfo", None), zoneinfo.ZoneInfo) and record.tzinfo.key != "UTC":

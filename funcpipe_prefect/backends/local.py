@@ -25,6 +25,7 @@ def run_local(
     records: Iterable[Any] | None = None,
     *,
     refresh: bool = False,
+    refresh_from: str | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
     """Run a pipeline in this process, without Prefect.
@@ -33,6 +34,7 @@ def run_local(
         pipeline: A checked pipeline.
         records: Records in place of the pipeline's own source.
         refresh: Use nothing that was computed before.
+        refresh_from: The operator from whose stage on nothing is used that was computed before.
         progress: Called after each stage on each split.
 
     Returns:
@@ -46,7 +48,14 @@ def run_local(
     if records is not None:
         pipeline = replace(pipeline, source=IterableSource.of(records))
     with ExitStack() as afterwards:
-        return execute(pipeline, LocalEngine(), afterwards=afterwards, refresh=refresh, progress=progress)
+        return execute(
+            pipeline,
+            LocalEngine(),
+            afterwards=afterwards,
+            refresh=refresh,
+            refresh_from=refresh_from,
+            progress=progress,
+        )
 
 
 class LocalEngine:

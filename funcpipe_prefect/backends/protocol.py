@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
@@ -13,10 +13,10 @@ from funcpipe_prefect.errors import ErrorRateExceeded, PipelineError, Place, Pro
 from funcpipe_prefect.ir import Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.kernel import SOURCE
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
-from funcpipe_prefect.plan import Plan, StageReceipt, plan_run
+from funcpipe_prefect.plan import Plan, StageReceipt, cautions, lower, plan_run, stage_of
 from funcpipe_prefect.running import new_token
 
-__all__ = ["Engine", "Progress", "RunReport", "StageDone", "execute", "preview"]
+__all__ = ["Engine", "Progress", "RunReport", "Schedule", "StageDone", "execute", "preview", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def execute(
     *,
     afterwards: ExitStack,
     refresh: bool = False,
+    refresh_from: str | None = None,
     progress: Progress | None = None,
+    now: float | None = None,
 ) -> RunReport:
     """Run a pipeline on an engine: plan, stages, check, commit.
 
@@ -134,17 +136,23 @@ def execute(
         afterwards: Closed by the caller when none of the run's processes works any more; a run that
             ended before its time then removes its temporary files.
         refresh: Use nothing that was computed before.
+        refresh_from: The operator from whose stage on nothing is used that was computed before.
         progress: Called after each stage on each split.
+        now: When the run begins, in seconds since 1970; the present by default.
 
     Raises:
-        PipelineError: FP103, the pipeline has no source and no input was given.
+        PipelineError: FP103, the pipeline has no source and no input was given; FP123, it has no
+            such operator.
         ErrorRateExceeded: FP406, before anything is published.
         FuncPipeError: Whatever failed the run; nothing is published then.
     """
     started = time.monotonic()
     source = source_of(pipeline)
-    plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline), refresh=refresh)
-    job = Job(pipeline, plan.stages, refresh, new_token())
+    now = time.time() if now is None else now
+    first = _first_refreshed(pipeline, refresh, refresh_from)
+    published = published_entries(pipeline, now) if first is None else {}
+    plan = plan_run(pipeline, source.list_splits(), published=published)
+    job = Job(pipeline, plan.stages, first, now, new_token())
     afterwards.push(lambda kind, error, trace: sweep(job, plan) if kind else None)
     watch = _Watch(plan, progress)
     receipts = engine.run_stages(job, plan, watch.notify) if plan.pending else []
@@ -160,6 +168,11 @@ def execute(
     if not _is_published(pipeline, plan, entries):
         engine.commit(job, entries, plan)
     return replace(report, elapsed_s=round(time.monotonic() - started, 3))
+
+
+def _first_refreshed(pipeline: Pipeline, refresh: bool, refresh_from: str | None) -> int | None:
+    named = None if refresh_from is None else stage_of(lower(pipeline), refresh_from, "refresh_from")
+    return 0 if refresh else named
 
 
 def source_of(pipeline: Pipeline) -> RecordSource:
@@ -189,9 +202,9 @@ def _report(plan: Plan, entries: Sequence[Commit], watch: _Watch, backend: str) 
     terminal = pipeline.terminal
     errors = sum(counts.errors for counts in operators)
     last = operators[-1].records_out if operators else 0
-    warnings = (
-        [] if terminal else ["the pipeline has no Sink or Combine: its records were counted and discarded"]
-    )
+    warnings = [*cautions(plan.stages), *dict.fromkeys(watch.warnings)]
+    if terminal is None:
+        warnings.append("the pipeline has no Sink or Combine: its records were counted and discarded")
     digests = [digest_total(entry.digest) for entry in entries if entry.digest]
     return RunReport(
         status="completed",
@@ -241,10 +254,12 @@ class _Watch:
     records: int = 0
     errors: int = 0
     done: dict[int, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def notify(self, index: int, receipt: StageReceipt) -> None:
         self.ran += not receipt.cached
         self.cached += receipt.cached
+        self.warnings += receipt.warnings
         self.done[index] = self.done.get(index, 0) + 1
         if index == 0:
             self.records += sum(counts.records_in for counts in receipt.entry.counts if counts.name == SOURCE)
@@ -259,6 +274,31 @@ class _Watch:
             )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Which stage runs an engine submits, each named by the indices of its stage and split.
+
+    Attributes:
+        cached: Those whose result is there already.
+        unsubmitted: The results of those among them that are not worth a task run of their own.
+    """
+
+    cached: frozenset[tuple[int, int]]
+    unsubmitted: Mapping[tuple[int, int], StageReceipt]
+
+
+def schedule(job: Job, plan: Plan) -> Schedule:
+    """Find what is done already; up to `resources.task_budget` of it is still submitted, to be seen as Cached."""
+    found = {
+        (stage.index, split): receipt
+        for split in plan.pending
+        for stage in plan.stages
+        if (receipt := finished(job, stage, plan.keys[split][stage.index])) is not None
+    }
+    beyond = list(found)[job.pipeline.resources.task_budget :]
+    return Schedule(frozenset(found), {pair: replace(found[pair], cached=True) for pair in beyond})
+
+
 def preview(pipeline: Pipeline) -> dict[str, Any]:
     """Say what a run would do: stages, splits, tasks to run and tasks whose result is there.
 
@@ -267,12 +307,12 @@ def preview(pipeline: Pipeline) -> dict[str, Any]:
         SourceError: FP409, the input is missing or unreadable.
     """
     source = source_of(pipeline)
-    plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline))
+    now = time.time()
+    plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline, now))
+    job = Job(pipeline, plan.stages, now=now)
     stages: list[dict[str, Any]] = []
     for stage in plan.stages:
-        done = sum(
-            finished(pipeline, stage, plan.keys[split][stage.index]) is not None for split in plan.pending
-        )
+        done = sum(finished(job, stage, plan.keys[split][stage.index]) is not None for split in plan.pending)
         stages.append(
             {
                 "name": stage.name,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import cloudpickle
@@ -46,14 +47,21 @@ class Job:
     """What every task of a run needs to know; pickled once for the whole run.
 
     Attributes:
-        refresh: Use nothing that was computed before.
+        refresh_from: Index of the first stage that uses nothing computed before; None: all may.
+        now: When the run began, in seconds since 1970: what is older than `cache.expires` then is
+            not used, and what the run makes bears this time.
         token: Begins the names of the run's temporary files.
     """
 
     pipeline: Pipeline
     stages: tuple[Stage, ...]
-    refresh: bool = False
+    refresh_from: int | None = None
+    now: float = field(default_factory=time.time)
     token: str = ""
+
+    def is_refreshed(self, stage: Stage) -> bool:
+        """Tell whether a stage is computed whatever is stored."""
+        return self.refresh_from is not None and stage.index >= self.refresh_from
 
 
 @dataclass(frozen=True)
@@ -138,14 +146,36 @@ def run_stage(
     Raises:
         RecordError, ContractError, TransientError, SinkError: As the kernel and the sink raise.
     """
-    stage = job.stages[index]
-    store = PartitionStore(job.pipeline.storage)
-    if not job.refresh:
-        found = finished(job.pipeline, stage, keys[index])
-        if found is not None:
-            return replace(found, cached=True)
-    if index > 0 and upstream is None:
-        upstream = run_stage(job, index - 1, split, keys)
+    stage, key = job.stages[index], keys[index]
+    found, damage = _found(job, stage, key)
+    if found is not None:
+        return replace(found, cached=True)
+    with _alone(job, stage, key) as has_waited:
+        if has_waited:
+            found = finished(job, stage, key)
+            if found is not None:
+                return replace(found, cached=True)
+        if index > 0 and upstream is None:
+            upstream = run_stage(job, index - 1, split, keys)
+        return _computed(job, stage, split, keys, upstream, damage)
+
+
+@contextlib.contextmanager
+def _alone(job: Job, stage: Stage, key: str) -> Iterator[bool]:
+    """Keep other runs from computing the same under `isolation: serializable`; tell whether it may be done by now."""
+    if job.pipeline.isolation == "none" or not leaves_receipt(stage):
+        yield False
+        return
+    with PartitionStore(job.pipeline.storage).lock(key).held() as is_held:
+        yield is_held
+
+
+def _computed(
+    job: Job, stage: Stage, split: Split, keys: Sequence[str], upstream: StageReceipt | None, damage: str
+) -> StageReceipt:
+    store, index = PartitionStore(job.pipeline.storage), stage.index
+    warnings = [f"{damage}; {stage.name} on {split.name} was computed again"] if damage else []
+    warnings += upstream.warnings if upstream is not None and not upstream.cached else ()
     source = job.pipeline.source
     assert source is not None, "a run has a source"
     with (
@@ -159,7 +189,7 @@ def run_stage(
             records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
             values = run_chain(stage.operators, decoded(stoppable(records), trace), trace)
         else:
-            stored = stoppable(_stored(job, index, split, keys, upstream))
+            stored = stoppable(_stored(job, index, split, keys, upstream, warnings))
             values = run_chain(stage.operators, resumed(stored, trace), trace)
         done = _finish(stage, split, keys[index], values, trace, store)
         before = upstream.entry if upstream else Commit("", "", Part(), "")
@@ -178,12 +208,16 @@ def run_stage(
             stored=done.stored,
             partial=done.partial,
             first_error=str(trace.first) if trace.first else (upstream.first_error if upstream else ""),
+            stage=stage.name,
+            kind=stage.kind,
+            pipeline=job.pipeline.name,
+            made=job.now,
         )
         if stage.kind == "store" and letters.count:
             store.write_letters(keys[index], letters.rewound())
         if leaves_receipt(stage):
             store.write_receipt(keys[index], receipt)
-    return receipt
+    return replace(receipt, warnings=tuple(warnings))
 
 
 def leaves_receipt(stage: Stage) -> bool:
@@ -191,33 +225,46 @@ def leaves_receipt(stage: Stage) -> bool:
     return not isinstance(stage.terminal, Sink) or stage.terminal.target.location is not None
 
 
-def finished(pipeline: Pipeline, stage: Stage, key: str) -> StageReceipt | None:
-    """Find what an earlier run did under a key, if all of it is there still."""
-    store = PartitionStore(pipeline.storage)
+def finished(job: Job, stage: Stage, key: str) -> StageReceipt | None:
+    """Find what an earlier run did under a key, if this run may use it and all of it is there still."""
+    return _found(job, stage, key)[0]
+
+
+def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
+    """Find what an earlier run did, or say what is wrong with it."""
+    if job.is_refreshed(stage) or not leaves_receipt(stage):
+        return None, ""
+    pipeline, store = job.pipeline, PartitionStore(job.pipeline.storage)
+    receipt = store.receipt(key)
+    damage = store.damage(key, receipt)
+    if receipt is None or damage or _is_expired(pipeline, receipt, job.now):
+        return None, damage
     if stage.kind == "store":
-        return store.lookup(key)
-    receipt = store.receipt(key) if leaves_receipt(stage) else None
-    if receipt is None:
-        return None
+        return (receipt if receipt.stored is not None else None), ""
     try:
         is_whole = all(
             map(DeadLetters(pipeline.errors.path).directory.has, receipt.entry.dead_letters[-1:])
         ) and (not isinstance(stage.terminal, Sink) or stage.terminal.target.has(receipt.entry.part))
     except (OSError, SinkError):
-        return None
-    return receipt if is_whole else None
+        is_whole = False
+    return (receipt if is_whole else None), ""
+
+
+def _is_expired(pipeline: Pipeline, receipt: StageReceipt, now: float) -> bool:
+    return pipeline.expires_s is not None and receipt.made + pipeline.expires_s <= now
 
 
 def _stored(
-    job: Job, index: int, split: Split, keys: Sequence[str], upstream: StageReceipt
+    job: Job, index: int, split: Split, keys: Sequence[str], upstream: StageReceipt, warnings: list[str]
 ) -> Iterator[Located]:
     store, before = PartitionStore(job.pipeline.storage), job.stages[index - 1]
     try:
         assert upstream.stored is not None, "a stage before another one stores"
         return store.read(upstream.stored, before.out_type)
-    except CorruptPartition:
+    except CorruptPartition as error:
+        warnings.append(f"{error.args[0]}; {before.name} on {split.name} was computed again")
         store.forget(keys[index - 1])
-        again = run_stage(replace(job, refresh=False), index - 1, split, keys)
+        again = run_stage(replace(job, refresh_from=None), index - 1, split, keys)
         assert again.stored is not None
         return store.read(again.stored, before.out_type)
 
@@ -246,7 +293,8 @@ def _finish(
             trace.tally(last.name).records_out -= 1
             trace.fail(f"{last.name}.store", last.error_policy, record, error)
 
-        return _Done(stored=store.write(key, located(values, trace), stage.out_type, reject))
+        stored = store.write(key, located(values, trace), stage.out_type, reject, stage.codec)
+        return _Done(stored=stored)
     if isinstance(terminal, Sink):
         meter = _Meter(trace, terminal, terminal.in_type, terminal.name)
         part = terminal.target.write(
@@ -308,12 +356,20 @@ def sweep(job: Job, plan: Plan) -> None:
         job.pipeline.terminal.target.sweep(job.token)
 
 
-def published_entries(pipeline: Pipeline) -> Mapping[str, Commit]:
-    """What the pipeline's sink has published, by stage key, with all its dead letters in place."""
+def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, Commit]:
+    """What the pipeline's sink has published, by stage key, with all its dead letters in place.
+
+    Under `cache.expires` a part whose age at the time `now` is not known counts as expired.
+    """
     terminal = pipeline.terminal
     if not isinstance(terminal, Sink):
         return {}
     published = terminal.target.published()
+    if pipeline.expires_s is not None:
+        store = PartitionStore(pipeline.storage)
+        receipts = {key: store.receipt(key) for key in published}
+        fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
+        published = {key: entry for key, entry in published.items() if key in fresh}
     if not any(part.file for entry in published.values() for part in entry.dead_letters):
         return published
     letters = DeadLetters(pipeline.errors.path)

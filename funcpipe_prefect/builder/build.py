@@ -12,6 +12,7 @@ from funcpipe_prefect.builder.endpoints import build_sink, build_source
 from funcpipe_prefect.builder.imports import gather_registry
 from funcpipe_prefect.builder.operators import build_combine, build_record_operator
 from funcpipe_prefect.builder.scope import Scope
+from funcpipe_prefect.builder.storing import check_isolation, choose_codecs
 from funcpipe_prefect.builder.tags import codec_type, fits, show
 from funcpipe_prefect.config import (
     BatchMapSpec,
@@ -87,6 +88,9 @@ def build_pipeline(
     _check_output(config, scope)
     built = _operators(scope)
     source, record_type = build_source(scope, input, built[0] if built else None)
+    storage = config.cache.storage or default_storage()
+    check_isolation(scope, storage)
+    codecs = choose_codecs(scope, built)
     config.raise_problems()
     operators = [operator for operator in built if operator is not None]
     name = config.name or _name_of(config)
@@ -97,13 +101,16 @@ def build_pipeline(
             path=config.errors.path or _dead_letters_beside(operators, name),
             max_error_rate=config.errors.max_error_rate,
         ),
-        storage=config.cache.storage or default_storage(),
+        storage=storage,
         source=source,
         record_type=codec_type(record_type),
         backend=config.backend,  # type: ignore[arg-type]  # one of three words by the spec
         resources=_resources(config),
         materialization_points=tuple(config.materialization_points),
         retries=_retries(config),
+        expires_s=config.cache.expires,
+        isolation=config.cache.isolation,
+        codecs=codecs,
     )
 
 
@@ -242,6 +249,7 @@ def _resources(config: Config) -> Resources:
         cluster_class=asked.cluster_class,
         cluster_kwargs=dict(asked.cluster_kwargs),
         granularity=asked.granularity,
+        task_budget=asked.task_budget,
     )
 
 

@@ -10,6 +10,7 @@ from funcpipe_prefect.config.specs import (
     OperatorSpec,
     PipelineSpec,
     SinkSpec,
+    duration_s,
     pipeline_schema,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "OperatorSpec",
     "PipelineSpec",
     "SinkSpec",
+    "duration_s",
     "load_config",
     "pipeline_schema",
     "with_overrides",

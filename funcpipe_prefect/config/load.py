@@ -26,6 +26,7 @@ from funcpipe_prefect.config.specs import (
 )
 from funcpipe_prefect.config.wording import kind_of, reword, shown
 from funcpipe_prefect.errors import PipelineError, Problem, near_misses
+from funcpipe_prefect.ir import CodecName
 
 __all__ = ["Config", "load_config"]
 
@@ -50,6 +51,7 @@ class Config:
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     errors: ErrorsSpec = field(default_factory=ErrorsSpec)
     cache: CacheSpec = field(default_factory=CacheSpec)
+    serialization: dict[str, CodecName] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, code: str, title: str, found: str, allowed: str, mend: str) -> None:
         """Note a problem at a path, unless its value was refused already."""

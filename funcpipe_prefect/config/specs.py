@@ -7,6 +7,7 @@ knows what to suggest; the JSON Schema lists them as required.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -30,6 +31,7 @@ __all__ = [
     "OperatorSpec",
     "PipelineSpec",
     "SinkSpec",
+    "duration_s",
     "pipeline_schema",
 ]
 
@@ -49,8 +51,34 @@ def _finite(value: float) -> float:
     return value
 
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def duration_s(value: Any) -> float:
+    """Read a duration such as 30m, 12h, 7d or 1h30m, or plain seconds.
+
+    Raises:
+        ValueError: It is none, or not above 0.
+
+    Example:
+        >>> duration_s("7d"), duration_s("1h30m"), duration_s(90)
+        (604800.0, 5400.0, 90.0)
+    """
+    text = str(value).strip() if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    if re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+        seconds = float(text)
+    elif re.fullmatch(r"(\d{1,9}(\.\d+)?[smhdw])+", text):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhdw])", text))
+    else:
+        seconds = 0.0
+    if seconds <= 0:
+        raise ValueError("a duration such as 30m, 12h or 7d is expected")
+    return seconds
+
+
 _BYTE_SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 Size: TypeAlias = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
+Duration: TypeAlias = Annotated[float, BeforeValidator(duration_s, json_schema_input_type=float | str)]
 Seconds: TypeAlias = Annotated[NonNegativeFloat, AfterValidator(_finite)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=80)]
 
@@ -162,6 +190,9 @@ class ResourcesSpec(_Spec):
     )
     cluster_kwargs: dict[str, Any] = Field(default_factory=dict)
     granularity: Literal["auto", "partition"] = "auto"
+    task_budget: NonNegativeInt = Field(
+        500, description="How many cached stage runs still show as Cached task runs."
+    )
 
 
 class RetriesSpec(_Spec):
@@ -185,6 +216,12 @@ class CacheSpec(_Spec):
     """Where materialized partitions are kept."""
 
     storage: str | None = Field(None, description="Folder or fsspec URL.")
+    expires: Duration | None = Field(
+        None, description="Age such as 12h or 7d, or seconds, from which a partition is computed again."
+    )
+    isolation: Literal["none", "serializable"] = Field(
+        "none", description="serializable: two runs that need one partition at once compute it once."
+    )
 
 
 class PipelineSpec(_Spec):
@@ -200,6 +237,9 @@ class PipelineSpec(_Spec):
     retries: RetriesSpec = RetriesSpec()
     errors: ErrorsSpec = ErrorsSpec()
     cache: CacheSpec = CacheSpec()
+    serialization: dict[str, Literal["msgpack", "arrow", "pickle"]] = Field(
+        default_factory=dict, description="How partitions are stored, by record type, or by default."
+    )
 
 
 OPERATOR: TypeAdapter[OperatorSpec] = TypeAdapter(Annotated[OperatorSpec, Field(discriminator="type")])

@@ -38,6 +38,12 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "errors": ("a mapping", "errors: {path: out/dead_letters}"),
     "max_error_rate": ("a number from 0 to 1", "max_error_rate: 0.01"),
     "cache": ("a mapping", "cache: {storage: /data/partitions}"),
+    "expires": ("a duration above 0: seconds, or a number with s, m, h, d or w", "expires: 7d"),
+    "serialization": (
+        "a mapping of record types to codecs",
+        "serialization: {default: msgpack, Chunk: arrow}",
+    ),
+    "task_budget": ("a whole number, 0 or more", "task_budget: 500"),
 }
 _OPERATOR = ("an operator, which is a mapping", "- {type: Map, name: clean, func: clean_doc}")
 _UNQUOTED = re.compile(r"[+-]?\d+(\.\d+)?|true|false")

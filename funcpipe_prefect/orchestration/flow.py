@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import uuid
 from collections.abc import Callable, Iterator
@@ -101,6 +100,10 @@ def run_pipeline(
         dict[str, Any] | None, Field(description='Values by key path, such as {"resources.workers": 4}.')
     ] = None,
     refresh: Annotated[bool, Field(description="Use nothing that was computed before.")] = False,
+    refresh_from: Annotated[
+        str | None,
+        Field(description="Operator from whose stage on nothing is used that was computed before."),
+    ] = None,
 ) -> RunReport:
     """Run a pipeline.
 
@@ -111,6 +114,7 @@ def run_pipeline(
         output: Path or URL in place of the sink's.
         overrides: Values by key path, such as `{"resources.workers": 4}`.
         refresh: Use nothing that was computed before.
+        refresh_from: The operator from whose stage on nothing is used that was computed before.
 
     Returns:
         The run's report.
@@ -127,7 +131,9 @@ def run_pipeline(
     check_backend(backend)
     try:
         with watched() as cancellation:
-            report = _executed(built, backend, cancellation, refresh=refresh, progress=progress)
+            report = _executed(
+                built, backend, cancellation, refresh=refresh, refresh_from=refresh_from, progress=progress
+            )
     except RunCancelled as error:
         cancel_task_runs()
         return cast(RunReport, Cancelled(message=str(error)))
@@ -145,19 +151,16 @@ def _executed(
     pipeline: Pipeline,
     backend: str,
     cancellation: Cancellation,
-    *,
-    refresh: bool,
-    progress: Progress | None,
+    **options: Any,
 ) -> RunReport:
     with ExitStack() as afterwards:
-        execute_on = functools.partial(execute, afterwards=afterwards, refresh=refresh, progress=progress)
         if backend == "local":
             with run_by("", cancellation.check):
-                return execute_on(pipeline, LocalEngine())
+                return execute(pipeline, LocalEngine(), afterwards=afterwards, **options)
         from funcpipe_prefect.orchestration.tasks import PrefectEngine
 
         with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
-            return execute_on(ready, PrefectEngine(runner, cancellation))
+            return execute(ready, PrefectEngine(runner, cancellation), afterwards=afterwards, **options)
 
 
 def check_backend(backend: str) -> None:

@@ -23,11 +23,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from funcpipe_prefect.backends.dask import cancellation_check, outcomes
+from funcpipe_prefect.backends.protocol import schedule
 from funcpipe_prefect.backends.work import (
     Job,
     Merged,
     commit_run,
-    finished,
     leaves_receipt,
     merge_partials,
     run_stage,
@@ -107,13 +107,20 @@ class PrefectEngine:
     def run_stages(
         self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
     ) -> Sequence[StageReceipt]:
-        """Submit every stage of every pending split; each future is kept and waited on."""
+        """Submit what the schedule says of every pending split; each future is kept and waited on."""
         blob = cloudpickle.dumps(job)
+        chosen = schedule(job, plan)
         futures: list[Any] = []
         labels: list[tuple[int, str, str]] = []
+        last: dict[int, int | StageReceipt] = {}
         for split in plan.pending:
-            upstream = None
+            upstream: Any = None
             for stage in plan.stages:
+                pair = (stage.index, split)
+                if pair in chosen.unsubmitted:
+                    upstream = last[split] = chosen.unsubmitted[pair]
+                    notify(stage.index, upstream)
+                    continue
                 name = f"{stage.name}[{split}]"
                 parameters = {
                     "job": blob,
@@ -122,14 +129,16 @@ class PrefectEngine:
                     "keys": plan.keys[split],
                     "upstream": upstream,
                 }
-                run = self._configured(job, stage, name, plan.keys[split][stage.index])
+                key = plan.keys[split][stage.index]
+                run = self._configured(job, stage, name, key, is_done=pair in chosen.cached)
                 upstream = self._runner.submit(run, parameters)
+                last[split] = len(futures)
                 futures.append(upstream)
                 labels.append((stage.index, name, plan.splits[split].name))
         receipts = self._collect(futures, labels, notify)
-        return receipts[len(plan.stages) - 1 :: len(plan.stages)]
+        return [receipts[one] if isinstance(one, int) else one for one in last.values()]
 
-    def _configured(self, job: Job, stage: Stage, name: str, key: str) -> Any:
+    def _configured(self, job: Job, stage: Stage, name: str, key: str, *, is_done: bool) -> Any:
         retries = job.pipeline.retries
         options: dict[str, Any] = {
             "task_run_name": name,
@@ -139,7 +148,6 @@ class PrefectEngine:
             "persist_result": True,
         }
         if leaves_receipt(stage):
-            is_done = not job.refresh and finished(job.pipeline, stage, key) is not None
             options |= {"cache_policy": PlannedKey(planned=key), "refresh_cache": not is_done}
         else:  # nobody can see whether it is done, so only a retry of this flow run takes it as done
             options |= {"cache_policy": PlannedKey(planned=key_of(key, str(flow_run_id())))}
@@ -226,7 +234,7 @@ class _NotReadyError(BackendError):
 def _value(state: State[Any]) -> Any:
     value = state.result(raise_on_failure=False)
     if isinstance(value, StageReceipt) and state.name == "Cached":
-        return replace(value, cached=True)
+        return replace(value, cached=True, warnings=())
     return value
 
 

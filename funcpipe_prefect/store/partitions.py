@@ -1,39 +1,46 @@
 """Partitions in files named by their stage key, under any fsspec URL.
 
-    <root>/partitions/<two digits>/<key>.fpp      records: zstd over length-prefixed MessagePack
+    <root>/partitions/<two digits>/<key>.fpp      records, in the codec that the receipt names
     <root>/partitions/<two digits>/<key>.letters  dead letters of the stage, JSON Lines
     <root>/partitions/<two digits>/<key>.json     the receipt; it is written last
+    <root>/partitions/<two digits>/<key>.lock     while somebody computes it, with `isolation`
 
 A stage that writes to a sink, merges or counts leaves its receipt alone.
 
 A file is written under a temporary name and renamed. The receipt holds the checksum and the
-size; without a receipt there is no partition, and a file that does not match is never used.
+size, and a checksum of itself; without a receipt there is no partition, and a file that does not
+match is never used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 import msgspec
-import pyarrow as pa
 
 from funcpipe_prefect.errors import CorruptPartition, SinkError
-from funcpipe_prefect.ir import Located
+from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.plan import StageReceipt, StoredPartition
 from funcpipe_prefect.running import temporary_name
-from funcpipe_prefect.schema import store_codec
+from funcpipe_prefect.store.codecs import partition_codec
+from funcpipe_prefect.store.locks import PartitionLock
 
-__all__ = ["PartitionStore"]
+__all__ = ["PartitionStore", "unsealed"]
 
-_HEADER = struct.Struct(">qI")  # position, length
+
+class _Sealed(msgspec.Struct):
+    """A receipt's file."""
+
+    receipt: msgspec.Raw
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -60,26 +67,52 @@ class PartitionStore:
         The records' checksum is verified when they are read.
         """
         receipt = self.receipt(key)
-        try:
-            return receipt if receipt is not None and self._is_whole(key, receipt) else None
-        except OSError:
-            return None
+        return receipt if receipt is not None and not self.damage(key, receipt) else None
 
     def receipt(self, key: str) -> StageReceipt | None:
         """Read the receipt of a stage that ended, whether or not what it made is there still."""
         try:
-            data = self._place[0].cat_file(self._path(key, "json"))
-            return msgspec.json.decode(data, type=StageReceipt)
-        except (OSError, ValueError):  # msgspec's errors are ValueErrors
+            return unsealed(self._place[0].cat_file(self._path(key, "json")))
+        except (OSError, ValueError):
             return None
 
-    def _is_whole(self, key: str, receipt: StageReceipt) -> bool:
+    def damage(self, key: str, receipt: StageReceipt | None) -> str:
+        """Say what is wrong with a partition, for a person; empty when nothing is or there is none.
+
+        Args:
+            key: The stage key.
+            receipt: What `receipt` gave for it.
+        """
         fs, _ = self._place
-        stored, letters = receipt.stored, receipt.entry.dead_letters[-1:]
-        if stored is None or stored.key != key or fs.size(self._path(key, "fpp")) != stored.size:
-            return False
+        path = self._path(key, "json")
+        try:
+            if receipt is None:
+                return f"{path} is not what was written" if fs.exists(path) else ""
+            if receipt.entry.key != key:
+                return f"{path} is the receipt of another partition"
+            return "" if receipt.stored is None else self._damage_of_files(key, receipt, receipt.stored)
+        except OSError as error:
+            return f"{path} cannot be checked: {error}"
+
+    def _damage_of_files(self, key: str, receipt: StageReceipt, stored: StoredPartition) -> str:
+        fs, _ = self._place
+        path = self._path(key, "fpp")
+        if not fs.exists(path):
+            return f"{path} is missing"
+        size = fs.size(path)
+        if size != stored.size:
+            return f"{path} has {size} bytes, not the {stored.size} that were written"
         path = self._path(key, "letters")
-        return all(self._checksum(path) == (part.sha256, part.size) for part in letters if part.file)
+        for part in receipt.entry.dead_letters[-1:]:
+            if part.file and not fs.exists(path):
+                return f"{path} is missing"
+            if part.file and self._checksum(path) != (part.sha256, part.size):
+                return f"{path} is not what was written"
+        return ""
+
+    def lock(self, key: str) -> PartitionLock:
+        """The lock of a partition; only where `can_lock` says so of the store's URL."""
+        return PartitionLock(Path(self._path(key, "lock")))
 
     def forget(self, key: str) -> None:
         """Remove a partition's receipt, so that it is computed again."""
@@ -92,15 +125,17 @@ class PartitionStore:
         key: str,
         records: Iterable[Located],
         record_type: Any,
-        reject: Callable[[int, Any, Exception], None],
+        reject: Reject,
+        codec: CodecName = "msgpack",
     ) -> StoredPartition:
         """Store a partition, streaming.
 
         Args:
             key: The stage key.
             records: Each record with the position of the source record that it stems from.
-            record_type: Its declared type; decides the codec.
+            record_type: Its declared type.
             reject: Receives a record that has no lossless encoding.
+            codec: How the records are written.
 
         Returns:
             Its reference.
@@ -108,21 +143,12 @@ class PartitionStore:
         Raises:
             SinkError: FP408, the file cannot be written.
         """
-        encode = store_codec(record_type).encode
-        count = 0
         with self._temporary(key, "fpp") as file:
-            with pa.CompressedOutputStream(pa.PythonFile(file.raw, "w"), "zstd") as out:
-                for position, record in records:
-                    try:
-                        data = encode(record)
-                    except Exception as error:
-                        reject(position, record, error)
-                        continue
-                    out.write(_HEADER.pack(position, len(data)) + data)
-                    count += 1
+            count = partition_codec(codec, record_type).write(file.raw, records, reject)
+            file.raw.close()
             # Of the own file, before another writer of this key can put its own in the place.
             sha256, size = self._checksum(file.temporary)
-        return StoredPartition(key, count, size, sha256)
+        return StoredPartition(key, count, size, sha256, codec)
 
     def sweep(self, token: str, keys: Iterable[str]) -> None:
         """Remove the temporary files under these keys of a run whose processes have ended."""
@@ -141,7 +167,8 @@ class PartitionStore:
     def write_receipt(self, key: str, receipt: StageReceipt) -> None:
         """Finish a partition: from now on it is found."""
         with self._temporary(key, "json") as file:
-            file.raw.write(msgspec.json.encode(receipt))
+            data = msgspec.json.encode(receipt)
+            file.raw.write(msgspec.json.encode(_Sealed(msgspec.Raw(data), _hash(data))))
 
     def read(self, stored: StoredPartition, record_type: Any) -> Iterator[Located]:
         """Stream a partition, after its checksum was verified.
@@ -149,7 +176,6 @@ class PartitionStore:
         Raises:
             CorruptPartition: FP407, the file is missing, truncated or not what was written.
         """
-        fs, _ = self._place
         path = self._path(stored.key, "fpp")
         try:
             sha256, size = self._checksum(path)
@@ -159,15 +185,11 @@ class PartitionStore:
             raise CorruptPartition(
                 f"{path} has {size} bytes and is not what was written ({stored.size} bytes)"
             )
-        return self._records(fs, path, record_type)
+        return self._records(path, stored.codec, record_type)
 
-    @staticmethod
-    def _records(fs: Any, path: str, record_type: Any) -> Iterator[Located]:
-        decode = store_codec(record_type).decode
-        with fs.open(path, "rb") as raw, pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd") as data:
-            while head := data.read(_HEADER.size):
-                position, length = _HEADER.unpack(head)
-                yield position, decode(data.read(length))
+    def _records(self, path: str, codec: CodecName, record_type: Any) -> Iterator[Located]:
+        with self._place[0].open(path, "rb") as file:
+            yield from partition_codec(codec, record_type).read(file)
 
     def open_letters(self, key: str) -> Any:
         """Open a stage's dead letters for reading."""
@@ -183,6 +205,22 @@ class PartitionStore:
 
     def _temporary(self, key: str, suffix: str) -> _Renamed:
         return _Renamed(self._place[0], self._path(key, suffix))
+
+
+def unsealed(data: bytes) -> StageReceipt:
+    """Read a receipt's file.
+
+    Raises:
+        ValueError: It is not what was written.
+    """
+    sealed = msgspec.json.decode(data, type=_Sealed)
+    if _hash(sealed.receipt) != sealed.sha256:
+        raise ValueError("the receipt does not match its checksum")
+    return msgspec.json.decode(sealed.receipt, type=StageReceipt)
+
+
+def _hash(data: bytes | msgspec.Raw) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Renamed:

@@ -52,15 +52,20 @@ def spec(folder: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(params=["local", pytest.param("dask", marks=pytest.mark.prefect)])
 def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "local":
-        return lambda mapping, **overrides: run_local(load_pipeline(mapping, overrides=overrides))
+        return lambda mapping, refresh_from=None, **overrides: run_local(
+            load_pipeline(mapping, overrides=overrides), refresh_from=refresh_from
+        )
     request.getfixturevalue("prefect_api")
     address = request.getfixturevalue("dask_address")
 
-    def on_dask(mapping: dict[str, Any], **overrides: Any) -> RunReport:
+    def on_dask(mapping: dict[str, Any], refresh_from: str | None = None, **overrides: Any) -> RunReport:
         from funcpipe_prefect import run_pipeline
 
         report: RunReport = run_pipeline(
-            mapping, backend="dask", overrides={"resources.address": address, **overrides}
+            mapping,
+            backend="dask",
+            overrides={"resources.address": address, **overrides},
+            refresh_from=refresh_from,
         )
         return report
 
@@ -195,6 +200,66 @@ def test_dead_letters_lost_from_the_store_are_worked_out_again(
     shutil.rmtree(tmp_path / "out")
     report = run(spec(tmp_path, materialization_points=["words"]))
     assert (report.status, content(tmp_path / "letters")) == ("completed", letters)
+
+
+@pytest.mark.parametrize("codec", ["arrow", "pickle"])
+def test_the_codec_of_the_store_changes_no_output(run: Run, lines: Path, tmp_path: Path, codec: str) -> None:
+    points = ["tidy", "words"]
+    plain = run(spec(tmp_path, materialization_points=points))
+    elsewhere = {
+        "cache.storage": str(tmp_path / "store2"),
+        "operators.write.params.path": str(tmp_path / "out2"),
+        "errors.path": str(tmp_path / "letters2"),
+    }
+    changed = run(
+        spec(tmp_path, materialization_points=points, serialization={"default": codec}), **elsewhere
+    )
+    receipts = [path.read_text() for path in (tmp_path / "store2").rglob("*.json")]
+    assert sum(f'"codec":"{codec}"' in receipt for receipt in receipts) == 6
+    assert (plain.digest, plain.operators) == (changed.digest, changed.operators)
+    for folder in ("out", "letters"):
+        parts = [content(tmp_path / name) for name in (folder, f"{folder}2")]
+        for one in parts:
+            del one["_manifest.json"]  # it holds the stage keys, of which pickle is a part
+        assert parts[0] == parts[1] != {}
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "tampered"])
+def test_a_damaged_partition_is_reported_and_computed_again(
+    run: Run, lines: Path, tmp_path: Path, kind: str
+) -> None:
+    first = run(spec(tmp_path, materialization_points=["words"]))
+    path = sorted((tmp_path / "store").rglob("*.fpp"))[0]
+    data = path.read_bytes()
+    path.unlink() if kind == "missing" else path.write_bytes(data[:-1])
+    if kind == "tampered":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    shutil.rmtree(tmp_path / "out")
+    again = run(spec(tmp_path, materialization_points=["words"]))
+    assert (again.digest, again.operators) == (first.digest, first.operators)
+    (warning,) = again.warnings
+    assert path.name in warning
+    assert "tidy+words on in.jsonl" in warning
+    assert path.read_bytes() == data
+
+
+def test_refreshing_from_an_operator_keeps_the_stages_before(run: Run, lines: Path, tmp_path: Path) -> None:
+    mapping = spec(tmp_path, materialization_points=["tidy", "words"])
+    first = run(mapping)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*.fpp")}
+    again = run(mapping, refresh_from="words")
+    assert (again.tasks_run, again.tasks_cached, again.digest) == (6, 3, first.digest)
+    kept = [path for path, then in times.items() if path.stat().st_mtime_ns == then]
+    assert len(kept) == 3
+
+
+def test_an_expired_partition_is_computed_again(run: Run, lines: Path, tmp_path: Path) -> None:
+    mapping = spec(tmp_path, materialization_points=["words"])
+    first = run(mapping)
+    again = run(mapping, **{"cache.expires": 3600})
+    assert (again.tasks_run, again.tasks_cached) == (0, 6)
+    late = run(mapping, **{"cache.expires": 0.001})
+    assert (late.tasks_run, late.tasks_cached, late.digest) == (6, 0, first.digest)
 
 
 def test_another_split_count_leaves_no_stale_part(run: Run, lines: Path, tmp_path: Path) -> None:

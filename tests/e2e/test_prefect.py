@@ -77,6 +77,22 @@ def test_a_changed_sink_takes_the_stored_partitions_as_cached(
     assert refreshed.digest == report.digest
 
 
+def test_beyond_the_task_budget_cached_stage_runs_have_no_task_run(
+    mapping: dict[str, Any], prefect_api: str, tmp_path: Path
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    first = run_pipeline(mapping, backend="dask")
+    report = run_pipeline(
+        mapping, backend="dask", refresh_from="write", overrides={"resources.task_budget": 1}
+    )
+    _, task_runs = latest(mapping["name"])
+    states = {name: run.state.name for name, run in task_runs.items() if name.startswith("tidy")}
+    assert states == {"tidy+words[0]": "Cached"}, "one of three, within the budget of one"
+    assert (report.tasks_cached, report.tasks_run) == (3, 3)
+    assert (report.digest, report.operators) == (first.digest, first.operators)
+
+
 def test_a_stored_partition_that_vanished_is_computed_again(
     mapping: dict[str, Any], prefect_api: str, tmp_path: Path
 ) -> None:
@@ -86,6 +102,8 @@ def test_a_stored_partition_that_vanished_is_computed_again(
     next((tmp_path / "store").rglob("*.fpp")).unlink()
     again = run_pipeline(mapping, backend="dask", output=str(tmp_path / "elsewhere"))
     assert (again.tasks_cached, again.digest) == (2, first.digest)
+    assert len(again.warnings) == 1
+    assert ".fpp is missing; tidy+words on " in again.warnings[0]
 
 
 def test_a_failed_run_is_failed_in_prefect_with_one_line_that_says_why(
@@ -146,7 +164,9 @@ def test_the_ui_draws_a_form_from_typed_parameters() -> None:
     from funcpipe_prefect import run_pipeline
 
     schema = run_pipeline.parameters.model_dump()
-    assert set(schema["properties"]) == {"pipeline", "backend", "input", "output", "overrides", "refresh"}
+    assert set(schema["properties"]) == {
+        "pipeline", "backend", "input", "output", "overrides", "refresh", "refresh_from",
+    }  # fmt: skip
     assert schema["required"] == ["pipeline"]
     assert schema["properties"]["refresh"]["type"] == "boolean"
     assert {option.get("type") for option in schema["properties"]["pipeline"]["anyOf"]} == {
