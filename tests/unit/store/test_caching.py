@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,7 +79,8 @@ def build(tmp_path: Path) -> Build:
 
 
 def at(pipeline: Any, now: float, **options: Any) -> RunReport:
-    return execute(pipeline, LocalEngine(), now=now, **options)
+    with contextlib.ExitStack() as afterwards:
+        return execute(pipeline, LocalEngine(), now=now, afterwards=afterwards, **options)
 
 
 def work(report: RunReport) -> tuple[int, int]:
