@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -24,7 +24,6 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.prefect
 
 T = TypeVar("T")
-FUNCPIPE = str(Path(sys.executable).with_name("funcpipe"))
 GATE = '''
 import os, time
 from pathlib import Path
@@ -93,15 +92,27 @@ class Project:
     def prefect(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         return self.start(sys.executable, "-m", "prefect", *arguments, **environment)
 
-    def backfill(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any], str]:
-        done = self.start(FUNCPIPE, "backfill", *arguments, "--json", **environment)
-        output, notes = done.communicate(timeout=60)
-        return done.returncode, json.loads(output) if output else {}, notes
-
     @property
     def inside(self) -> list[int]:
         """Process ids that have come to the gate."""
         return sorted(int(path.name.partition("-")[2]) for path in self.folder.glob("inside-*"))
+
+
+Answer: TypeAlias = tuple[int, dict[str, Any], str]
+
+
+@pytest.fixture
+def backfill(client: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """The command in this process, whose Prefect server is the session's."""
+    from funcpipe_prefect.cli import main
+
+    def run(*arguments: str) -> Answer:
+        with pytest.raises(SystemExit) as exit_:
+            main(["backfill", *arguments, "--json"])
+        output, notes = capsys.readouterr()
+        return int(exit_.value.code or 0), json.loads(output) if output else {}, notes
+
+    return run
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -206,7 +217,10 @@ def test_runs_of_different_deployments_write_one_after_the_other(
         )
 
     eventually("the second writer waits", waits)
-    assert len(project.inside) == 1, "the other one has not begun"
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert len(project.inside) == 1, "the other one stays outside"
+        time.sleep(0.1)
     (project.folder / "open").touch()
     for writer in writers:
         code, said = ended(writer)
@@ -223,7 +237,7 @@ def test_runs_of_different_deployments_write_one_after_the_other(
 
 
 def test_a_backfill_runs_each_part_once_and_retries_what_failed(
-    project: Project, worker: None, client: Any
+    project: Project, worker: None, client: Any, backfill: Callable[..., Answer]
 ) -> None:
     (project.folder / "open").touch()
     adhoc = client.read_deployment_by_name("funcpipe/rag-adhoc")
@@ -235,11 +249,11 @@ def test_a_backfill_runs_each_part_once_and_retries_what_failed(
         "rag-adhoc", "--part", "monday,tuesday", "--set", "source.path={part}.jsonl", "--output", "out/{part}",
         "--set", "cache.storage=store",
     )  # fmt: skip
-    code, planned, _ = project.backfill(*command, "--dry-run")
+    code, planned, _ = backfill(*command, "--dry-run")
     assert (code, planned["scheduled"], [run["id"] for run in planned["runs"]]) == (0, 2, [None, None])
-    code, first, _ = project.backfill(*command)
+    code, first, _ = backfill(*command)
     assert (code, first["scheduled"], first["skipped"]) == (0, 2, 0)
-    assert project.backfill(*command)[1]["skipped"] == 2, "scheduled is as good as done"
+    assert backfill(*command)[1]["skipped"] == 2, "scheduled is as good as done"
 
     monday, tuesday = (UUID(run["id"]) for run in first["runs"])
     states = {run: final_state(client, run) for run in (monday, tuesday)}
@@ -256,17 +270,17 @@ def test_a_backfill_runs_each_part_once_and_retries_what_failed(
     }, "added to the deployment's own overrides"  # fmt: skip
     assert (project.folder / "out" / "monday" / "_manifest.json").is_file()
 
-    code, again, notes = project.backfill(*command)
+    code, again, notes = backfill(*command)
     assert (code, again["skipped"]) == (0, 2)
     assert "1 of them failed before; --retry-failed" in notes
     (project.folder / "tuesday.jsonl").write_text('{"id": 3}\n')
-    code, retried, _ = project.backfill(*command, "--retry-failed")
+    code, retried, _ = backfill(*command, "--retry-failed")
     assert [(run["part"], run["action"], run["id"]) for run in retried["runs"]] == [
         ("monday", "skipped", str(monday)), ("tuesday", "retried", str(tuesday)),
     ]  # fmt: skip
     eventually("tuesday is done", lambda: client.read_flow_run(tuesday).state.is_completed())
     assert (project.folder / "out" / "tuesday" / "_manifest.json").is_file()
-    assert project.backfill(*command, "--retry-failed")[1]["skipped"] == 2
+    assert backfill(*command, "--retry-failed")[1]["skipped"] == 2
 
 
 def final_state(client: Any, run: UUID) -> Any:
@@ -289,9 +303,9 @@ def final_state(client: Any, run: UUID) -> Any:
     ],
 )  # fmt: skip
 def test_a_wrong_backfill_is_one_clear_message(
-    project: Project, arguments: tuple[str, ...], says: str
+    project: Project, backfill: Callable[..., Answer], arguments: tuple[str, ...], says: str
 ) -> None:
-    code, report, notes = project.backfill(*arguments)
+    code, report, notes = backfill(*arguments)
     assert (code, report) == (2, {})
     assert says in " ".join(notes.split())
     assert "Traceback" not in notes
@@ -299,12 +313,18 @@ def test_a_wrong_backfill_is_one_clear_message(
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("", "no Prefect server is configured"), ("http://127.0.0.1:9/api", "no Prefect server answers at")],
+    [(None, "no Prefect server is configured"), ("http://127.0.0.1:9/api", "no Prefect server answers at")],
 )
-def test_a_backfill_without_a_server_says_so(project: Project, url: str, says: str) -> None:
-    code, _, notes = project.backfill("rag-adhoc", "--part", "a", "--input", "{part}", PREFECT_API_URL=url)
+def test_a_backfill_without_a_server_says_so(
+    backfill: Callable[..., Answer], url: str | None, says: str
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    chosen = {PREFECT_API_URL: url} if url else {}
+    with temporary_settings(chosen, restore_defaults={PREFECT_API_URL}):
+        code, _, notes = backfill("rag-adhoc", "--part", "a", "--input", "{part}")
     assert code == 2
-    assert notes.startswith(f"FP602 {says}")
+    assert notes.startswith(f"FP603 {says}")
     assert len(notes.splitlines()) == 1
 
 
