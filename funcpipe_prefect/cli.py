@@ -1,4 +1,4 @@
-"""The command line: `funcpipe validate | run | plan | schema | cache`.
+"""The command line: `funcpipe validate | run | plan | backfill | schema | cache`.
 
 Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wrong.
 """
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
-from funcpipe_prefect.errors import FuncPipeError, PipelineError, Place, Problem, SourceError
+from funcpipe_prefect.errors import FuncPipeError, PipelineError, SourceError
 
 if TYPE_CHECKING:
     from funcpipe_prefect.backends.protocol import Progress, RunReport
@@ -36,6 +37,7 @@ app = App(
     console=_notes,
     suppress_keyboard_interrupt=False,
 )
+app.command(backfill)
 app.command(cache)
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
@@ -211,18 +213,9 @@ def load(
 
 
 def _overrides(settings: list[str] | None) -> dict[str, Any]:
-    from funcpipe_prefect.config.marks import read_scalar
+    from funcpipe_prefect.config.overrides import read_overrides
 
-    overrides: dict[str, Any] = {}
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals or not key.strip():
-            raise PipelineError([
-                Problem("FP121", "override is not key=value", Place(f"--set {setting}"), setting,
-                        "key.path=value", "for example --set resources.workers=4")
-            ])  # fmt: skip
-        overrides[key.strip()] = read_scalar(value, f"--set {key.strip()}")
-    return overrides
+    return read_overrides(settings or [])
 
 
 @contextlib.contextmanager

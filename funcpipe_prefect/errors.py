@@ -11,6 +11,7 @@ The hierarchy:
     ├── SinkError          an output could not be written or published (FP408)
     ├── SourceError        an input is missing or unreadable (FP409)
     ├── BackendError       a backend cannot run, or lost a task (FP5xx)
+    ├── DeploymentError    a deployment or its Prefect server cannot be used (FP603)
     └── TransientError     try again later; the task is retried, the record is never blamed
 
 Every class survives pickling, since errors cross processes.
@@ -26,6 +27,7 @@ __all__ = [
     "BackendError",
     "ContractError",
     "CorruptPartition",
+    "DeploymentError",
     "ErrorRateExceeded",
     "FuncPipeError",
     "PipelineError",
@@ -142,6 +144,12 @@ class RunCancelled(FuncPipeError):
     """The run was cancelled from outside; nothing was published."""
 
     code = "FP602"
+
+
+class DeploymentError(FuncPipeError):
+    """A deployment is not there or not fit for what was asked, or no Prefect server answers."""
+
+    code = "FP603"
 
 
 class TransientError(FuncPipeError):

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from funcpipe_prefect.config.marks import read_scalar
 from funcpipe_prefect.config.places import KeyPath, Marked, problem_at
-from funcpipe_prefect.errors import PipelineError, Place, near_misses
+from funcpipe_prefect.errors import PipelineError, Place, Problem, near_misses
 
-__all__ = ["with_overrides"]
+__all__ = ["read_overrides", "with_overrides"]
+
+
+def read_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """Read settings such as `resources.workers=4`; the value is YAML.
+
+    Raises:
+        PipelineError: FP121, a setting is not key=value; FP105, its value is not YAML.
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise PipelineError([
+                Problem("FP121", "override is not key=value", Place(f"--set {setting}"), setting,
+                        "key.path=value", "for example --set resources.workers=4")
+            ])  # fmt: skip
+        overrides[key.strip()] = read_scalar(value, f"--set {key.strip()}")
+    return overrides
 
 
 def with_overrides(marked: Marked, overrides: Mapping[str, Any], option: str = "--set") -> Marked:

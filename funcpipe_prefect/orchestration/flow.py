@@ -25,7 +25,9 @@ from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
 from funcpipe_prefect.errors import BackendError, RunCancelled
 from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
+from funcpipe_prefect.orchestration.exclusive import one_writer
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
 from funcpipe_prefect.running import run_by
@@ -68,6 +70,9 @@ def _shown(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_name() -> str:
+    given = flow_run.get_name()
+    if BACKFILL_TAG in flow_run.get_tags() and given:
+        return given
     parameters = flow_run.get_parameters()
     pipeline = parameters.get("pipeline")
     name = getattr(pipeline, "name", None)
@@ -104,6 +109,9 @@ def run_pipeline(
         str | None,
         Field(description="Operator from whose stage on nothing is used that was computed before."),
     ] = None,
+    exclusive: Annotated[
+        bool, Field(description="Wait while another exclusive run writes to the same output.")
+    ] = False,
 ) -> RunReport:
     """Run a pipeline.
 
@@ -115,6 +123,7 @@ def run_pipeline(
         overrides: Values by key path, such as `{"resources.workers": 4}`.
         refresh: Use nothing that was computed before.
         refresh_from: The operator from whose stage on nothing is used that was computed before.
+        exclusive: Wait while another exclusive run, of any deployment, writes to the same output.
 
     Returns:
         The run's report.
@@ -130,7 +139,7 @@ def run_pipeline(
     progress = _listener()
     check_backend(backend)
     try:
-        with watched() as cancellation:
+        with watched() as cancellation, one_writer(built) if exclusive else contextlib.nullcontext():
             report = _executed(
                 built, backend, cancellation, refresh=refresh, refresh_from=refresh_from, progress=progress
             )
