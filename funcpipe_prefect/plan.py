@@ -200,7 +200,7 @@ def stage_of(stages: Sequence[Stage], operator: str, option: str) -> int:
         option: Where the name stands, for the message.
 
     Raises:
-        PipelineError: FP123, there is no such operator.
+        PipelineError: FP124, there is no such operator.
     """
     holders = {
         node.name: stage.index
@@ -209,7 +209,7 @@ def stage_of(stages: Sequence[Stage], operator: str, option: str) -> int:
     }
     if operator not in holders:
         raise PipelineError([
-            Problem("FP123", "unknown operator", Place(option), f'"{operator}"', ", ".join(holders),
+            Problem("FP124", "unknown operator", Place(option), f'"{operator}"', ", ".join(holders),
                     near_misses(operator, holders))
         ])  # fmt: skip
     return holders[operator]

@@ -517,7 +517,7 @@ def fields_of(tp: Any) -> Mapping[str, Any]:
     Raises:
         TypeError: The type has no named fields.
     """
-    if not (is_model(tp) or dataclasses.is_dataclass(tp) or hasattr(tp, "__annotations__")):
+    if tp is Any or not (is_model(tp) or dataclasses.is_dataclass(tp) or hasattr(tp, "__annotations__")):
         raise TypeError(f"{type_name(tp)} has no named fields")
     hints = get_type_hints(tp, include_extras=True)
     names = tuple(tp.model_fields) if is_model(tp) else _field_names(tp)

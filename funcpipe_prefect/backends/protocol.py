@@ -141,7 +141,7 @@ def execute(
         now: When the run begins, in seconds since 1970; the present by default.
 
     Raises:
-        PipelineError: FP103, the pipeline has no source and no input was given; FP123, it has no
+        PipelineError: FP103, the pipeline has no source and no input was given; FP124, it has no
             such operator.
         ErrorRateExceeded: FP406, before anything is published.
         FuncPipeError: Whatever failed the run; nothing is published then.

@@ -147,7 +147,7 @@ def test_a_file_without_rows_has_no_record(rows: Any, data: str) -> None:
     ("data", "words"),
     [
         (b'"n,name\n1,2\n', "not CSV"),
-        (b"\xff\xfen\x00\n\x001", "UTF-8"),
+        (b"\xff\xfen\x00\n\x001", "UTF-8|NUL"),
         (b"n,n\n1,2\n", "column twice: 'n'"),
     ],
 )

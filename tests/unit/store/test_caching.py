@@ -133,7 +133,7 @@ def test_refresh_from_keeps_what_lies_before(build: Build, operator: str, expect
 
 def test_refresh_from_an_unknown_operator_says_which_there_are(build: Build) -> None:
     with pytest.raises(
-        PipelineError, match=r'(?s)FP123 unknown operator.*"lnoger".*pair, longer, write.*"longer"'
+        PipelineError, match=r'(?s)FP124 unknown operator.*"lnoger".*pair, longer, write.*"longer"'
     ):
         run_local(build(), refresh_from="lnoger")
 

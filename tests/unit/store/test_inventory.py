@@ -212,7 +212,7 @@ def test_refresh_from_on_the_command_line(project: Path, cli: Cli) -> None:
     again = cli("run", "p.yaml", "--refresh-from", "words", "--json")
     assert (again["tasks_run"], again["tasks_cached"]) == (3, 3)
     message = cli("run", "p.yaml", "--refresh-from", "wrods", code=2)
-    assert "FP123 unknown operator  --refresh-from wrods" in message
+    assert "FP124 unknown operator  --refresh-from wrods" in message
     assert 'did you mean "words"?' in message
 
 
