@@ -288,11 +288,17 @@ class Resources:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a failed task runs again, and the seconds before each time."""
+    """How often a failed task runs again, and the seconds before each time.
+
+    Attributes:
+        jitter: Each delay is longer by chance, by up to about this multiple of it, so that tasks which
+            failed together do not come back together.
+    """
 
     transform: int = 2
     sink: int = 5
     delay_seconds: tuple[float, ...] = (1.0, 10.0, 60.0)
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from funcpipe_prefect.ir import Commit, Pipeline, Retries
 from funcpipe_prefect.plan import Plan, StageReceipt
 from funcpipe_prefect.sources import IterableSource
 
-__all__ = ["LocalEngine", "run_local"]
+__all__ = ["LocalEngine", "retrying", "run_local"]
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class LocalEngine:
         for stage in job.stages:
             retries = job.pipeline.retries
             attempts = retries.sink if stage.kind == "write" else retries.transform
-            receipt = _retried(retries, attempts)(
+            receipt = retrying(retries, attempts)(
                 run_stage, job, stage.index, plan.splits[split], plan.keys[split], receipt
             )
             notify(stage.index, receipt)
@@ -90,11 +90,20 @@ class LocalEngine:
     def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
         """Publish from here."""
         retries = job.pipeline.retries
-        _retried(retries, retries.sink)(commit_run, job, entries, plan.by_name)
+        retrying(retries, retries.sink)(commit_run, job, entries, plan.by_name)
 
 
-def _retried(retries: Retries, attempts: int) -> tenacity.Retrying:
-    delays = [tenacity.wait_fixed(delay) for delay in retries.delay_seconds] or [tenacity.wait_fixed(0)]
+def retrying(retries: Retries, attempts: int) -> tenacity.Retrying:
+    """Make what calls a function again after a failure that may pass.
+
+    Args:
+        retries: The delays before each time.
+        attempts: How often to try again.
+    """
+    delays = [
+        tenacity.wait_fixed(delay) + tenacity.wait_random(0, delay * retries.jitter)
+        for delay in retries.delay_seconds or (0.0,)
+    ]
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts + 1),
         wait=tenacity.wait_chain(*delays),

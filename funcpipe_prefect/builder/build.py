@@ -259,4 +259,5 @@ def _retries(config: Config) -> Retries:
         transform=config.retries.transform,
         sink=config.retries.sink,
         delay_seconds=tuple(delays) if isinstance(delays, list) else (delays,),
+        jitter=config.retries.jitter,
     )

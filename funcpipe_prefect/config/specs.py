@@ -200,8 +200,11 @@ class RetriesSpec(_Spec):
 
     transform: NonNegativeInt = 2
     sink: NonNegativeInt = 5
-    delay_seconds: Seconds | Annotated[list[Seconds], Field(min_length=1)] = Field(
+    delay_seconds: Seconds | Annotated[list[Seconds], Field(min_length=1, max_length=50)] = Field(
         default_factory=lambda: [1.0, 10.0, 60.0], description="Before each retry; the last one repeats."
+    )
+    jitter: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0, description="Lengthens each delay by chance, by up to about this multiple of it."
     )
 
 

@@ -145,6 +145,7 @@ class PrefectEngine:
             "name": stage.name,
             "retries": retries.sink if stage.kind == "write" else retries.transform,
             "retry_delay_seconds": list(retries.delay_seconds),
+            "retry_jitter_factor": retries.jitter or None,
             "persist_result": True,
         }
         if leaves_receipt(stage):
@@ -208,6 +209,7 @@ class PrefectEngine:
             "task_run_name": name,
             "retries": retries.sink,
             "retry_delay_seconds": list(retries.delay_seconds),
+            "retry_jitter_factor": retries.jitter or None,
         }
         future = self._runner.submit(
             run.with_options(**options), {"job": cloudpickle.dumps(job), **parameters}

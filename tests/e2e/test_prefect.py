@@ -137,10 +137,11 @@ def test_transient_failures_are_retried_by_prefect(
         "params": {"marks": str(tmp_path / "marks"), "times": 2},
     }
     mapping |= {"operators": [flaky, mapping["operators"][-1]], "materialization_points": []}
-    report = run_pipeline(mapping, backend="dask", overrides={"retries.sink": 2})
+    report = run_pipeline(mapping, backend="dask", overrides={"retries.sink": 2, "retries.jitter": 0.5})
     assert report.records_out == 1
     _, task_runs = latest(mapping["name"])
     assert task_runs["flaky+write[0]"].run_count == 3
+    assert task_runs["flaky+write[0]"].empirical_policy.retry_jitter_factor == 0.5
 
 
 def test_task_parameters_stay_small_whatever_python_hands_over(

@@ -170,6 +170,29 @@ def test_a_partition_that_kills_its_worker_every_time_fails_the_run_and_names_it
     assert "RUNNING" not in states.values()
 
 
+@pytest.mark.prefect
+def test_a_partition_that_needs_more_memory_than_a_worker_has_fails_the_run_and_names_it(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    import dask
+
+    from funcpipe_prefect import run_pipeline
+
+    mapping = spec(tmp_path, resources={"workers": 1, "memory_limit": "640MiB"})
+    mapping["operators"][0] = {"type": "Map", "name": "slow", "func": "hungry", "params": {"mebibytes": 2000}}
+    rows = [json.dumps({"id": index, "text": "hungry" if index == 30 else "fine"}) for index in range(60)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows) + "\n")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(
+            BackendError, match=r"slow\+tidy\+words\+write\[3\] on split .* was lost: .* \(out of memory,"
+        ),
+    ):
+        run_pipeline(mapping, backend="dask")
+    assert not (tmp_path / "out" / "_manifest.json").exists()
+    assert not list(tmp_path.rglob("*.tmp")), "the killed worker's temporary files are removed"
+
+
 def test_ctrl_c_ends_a_local_run_without_output(tmp_path: Path) -> None:
     write_input(tmp_path)
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(spec(tmp_path)))

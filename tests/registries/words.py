@@ -108,6 +108,17 @@ def needing(line: Line, *, file: str) -> Line:
 
 
 @registry.func
+def hungry(line: Line, *, mebibytes: int) -> Line:
+    """Takes memory on a line that says hungry, not so fast that nobody could notice."""
+    if "hungry" in line.text:
+        held = []
+        for _ in range(mebibytes):
+            held.append(b"x" * (1 << 20))
+            time.sleep(0.005)
+    return line
+
+
+@registry.func
 def deadly(line: Line, *, marks: str, always: bool = False) -> Line:
     """Kills its process on a line that says kill: once, or every time."""
     if "kill" in line.text:
