@@ -1,0 +1,131 @@
+"""One canonical encoding of records, under which equal records have equal bytes: what a digest hashes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+
+from funcpipe_prefect.schema.types import Approximate, hints_of, is_model, is_set, types_within
+from funcpipe_prefect.schema.values import Walk, decode_foreign, difference, encode_foreign
+
+__all__ = ["canonical_encoder"]
+
+
+_WIDE, _PAIRS = 1, 2  # MessagePack extension codes
+
+
+_ENCODABLE = (bytes, bytearray, memoryview)
+
+
+@functools.cache
+def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
+    """Make the function that turns a record of this type into its canonical bytes.
+
+    Two records that are equal field by field have equal bytes, whatever the order of a dict's
+    keys or of a class's fields, and whether they are instances or plain mappings. An integer in a
+    field declared as float counts as that float, as which the partition store gives it back.
+
+    Args:
+        tp: The record type; `Any` for plain values.
+
+    Returns:
+        A function from a record to bytes. It raises TypeError for values that have no
+        encoding, and UnicodeEncodeError for text with lone surrogates.
+    """
+    encode = msgspec.msgpack.Encoder(order="sorted", enc_hook=encode_foreign).encode
+    walk = _canonical_walk(encode)
+    strip = _without_approximate(tp)
+
+    def plain(record: Any) -> bytes:
+        try:
+            return encode(record)
+        except (OverflowError, TypeError):
+            return encode(walk(record))
+
+    as_floats = _floats_declared(tp, plain)
+
+    def exact_fields(record: Any) -> bytes:
+        record = as_floats(record)[0] if as_floats else record
+        values = msgspec.to_builtins(record, enc_hook=encode_foreign, builtin_types=_ENCODABLE)
+        return plain(strip(values))  # type: ignore[misc]
+
+    if any(is_set(part) and any(map(is_set, get_args(part))) for part in types_within(tp)):
+        return lambda record: encode(walk(record))  # sets of sets have no order to sort by
+    if strip is not None:
+        return exact_fields
+    return plain if as_floats is None else lambda record: as_floats(record)[1]
+
+
+def _canonical_walk(encode: Callable[[Any], bytes]) -> Walk:
+    def mapping(items: list[tuple[Any, Any]]) -> Any:
+        if all(type(key) is str for key, _ in items):
+            return dict(items)
+        pairs = sorted(encode(walk(key)) + encode(value) for key, value in items)
+        return msgspec.msgpack.Ext(_PAIRS, b"".join(pairs))
+
+    def integer(value: int) -> Any:
+        return msgspec.msgpack.Ext(_WIDE, str(int(value)).encode())
+
+    walk = Walk(encode, mapping, integer)
+    return walk
+
+
+def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any], tuple[Any, bytes]] | None:
+    """Make the function that puts floats where a record has integers in fields declared as float.
+
+    Returns:
+        A function from a record to that record and its encoding; None if no field is a float.
+    """
+    if float not in types_within(tp) or any(map(is_model, types_within(tp))):
+        return None
+    decode = msgspec.msgpack.Decoder(tp, dec_hook=decode_foreign).decode
+
+    def as_floats(record: Any) -> tuple[Any, bytes]:
+        data = encode(record)
+        try:
+            back = decode(data)
+        except (ValueError, TypeError):
+            return record, data
+        again = encode(back)
+        return (record, data) if again == data or difference(record, back) else (back, again)
+
+    return as_floats
+
+
+def _is_approximate(hint: Any) -> bool:
+    return get_origin(hint) is Annotated and any(isinstance(mark, Approximate) for mark in get_args(hint)[1:])
+
+
+@functools.cache
+def _without_approximate(tp: Any) -> Callable[[Any], Any] | None:
+    """Make the function that strips a type's approximate fields from plain values; None if it has none."""
+    if not any(map(_is_approximate, types_within(tp))):
+        return None
+    origin, args = get_origin(tp), get_args(tp)
+    if isinstance(tp, type) and origin is None:
+        left_out = {name for name, hint in hints_of(tp).items() if _is_approximate(hint)}
+        inner = {name: _inner(hint) for name, hint in hints_of(tp).items() if name not in left_out}
+        keep: Callable[[Any], Any] = lambda value: value  # noqa: E731
+        return lambda value: {
+            name: inner.get(name, keep)(item) for name, item in value.items() if name not in left_out
+        }
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        strip = _inner(args[1])
+        return lambda value: {key: strip(item) for key, item in value.items()}
+    if isinstance(origin, type):
+        strip = _inner(args[0])
+        return lambda value: [strip(item) for item in value]
+    return _inner(next(arg for arg in args if _without_approximate(arg)))
+
+
+def _inner(hint: Any) -> Callable[[Any], Any]:
+    """Strip below a field, leaving alone what is not there (None in place of a nested record)."""
+
+    def strip(value: Any) -> Any:
+        found = _without_approximate(hint)  # looked up late: a type may hold itself
+        return found(value) if found is not None and isinstance(value, (dict, list)) else value
+
+    return strip
