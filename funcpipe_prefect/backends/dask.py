@@ -70,8 +70,11 @@ def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, st
     """
     index_of = {future.key: index for index, future in enumerate(futures)}
     with distributed.Client.as_current(client):
-        for future in distributed.as_completed(futures):  # type: ignore[no-untyped-call]
-            if future.status == "finished":
+        completed = distributed.as_completed(futures)  # type: ignore[no-untyped-call]
+        for future in completed:
+            if future.status in ("lost", "pending"):  # with the worker that held it; Dask computes it again
+                completed.add(future)  # type: ignore[no-untyped-call]
+            elif future.status == "finished":
                 yield index_of[future.key], future.result(), ""
             else:
                 error = future.exception() if future.status == "error" else None

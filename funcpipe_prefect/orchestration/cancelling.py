@@ -44,6 +44,9 @@ def flow_run_id() -> UUID | None:
 class Cancellation:
     """Whether a flow run is being cancelled, and what is to happen then."""
 
+    server_was_away = False
+    """The Prefect server was asked in vain at least once."""
+
     def __init__(self) -> None:
         self._happened = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
@@ -100,8 +103,12 @@ def watched(poll_every_s: float = _POLL_EVERY_S) -> Iterator[Cancellation]:
 
     def poll() -> None:
         while not ended.wait(poll_every_s):
-            with suppress(*_UNREACHABLE), get_client(sync_client=True) as client:
-                state = client.read_flow_run(identity).state
+            try:
+                with get_client(sync_client=True) as client:
+                    state = client.read_flow_run(identity).state
+            except _UNREACHABLE:
+                cancellation.server_was_away = True
+            else:
                 if state is not None and (state.is_cancelling() or state.is_cancelled()):
                     cancellation.set()
                     return

@@ -169,7 +169,14 @@ def _executed(
         from funcpipe_prefect.orchestration.tasks import PrefectEngine
 
         with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
-            return execute(ready, PrefectEngine(runner, cancellation), afterwards=afterwards, **options)
+            engine = PrefectEngine(runner, cancellation)
+            try:
+                report = execute(ready, engine, afterwards=afterwards, **options)
+            except Exception:
+                engine.catch_up()
+                raise
+            engine.catch_up()
+            return report
 
 
 def check_backend(backend: str) -> None:

@@ -14,11 +14,12 @@ from uuid import UUID
 
 import cloudpickle
 import httpx
+import tenacity
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
@@ -40,7 +41,10 @@ from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["PrefectEngine", "mark_crashed"]
+__all__ = ["PrefectEngine", "record_task_run"]
+
+
+_AWAY_AT_MOST_S = 900
 
 
 @functools.lru_cache(maxsize=4)
@@ -103,6 +107,7 @@ class PrefectEngine:
 
     def __init__(self, runner: Any, cancellation: Cancellation) -> None:
         self._runner, self._cancellation = runner, cancellation
+        self._ended: dict[UUID, tuple[str, State[Any]]] = {}
 
     def run_stages(
         self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
@@ -171,9 +176,11 @@ class PrefectEngine:
                 for index, state, lost in outcomes(dask_futures, client):
                     self._cancellation.check()
                     stage, name, split = labels[index]
+                    if state is not None:
+                        self._ended[futures[index].task_run_id] = (name, state)
                     if lost:
                         message = f"{name} on split {split!r} was lost: {lost}"
-                        mark_crashed(futures[index].task_run_id, name, message)
+                        record_task_run(futures[index].task_run_id, name, Crashed(message=message))
                         failures[index] = BackendError(message)
                     elif state.is_completed():
                         results[index] = _value(state)
@@ -192,6 +199,15 @@ class PrefectEngine:
                 get_run_logger().error("%d task runs failed; the first: %s", len(roots), first)
             raise first
         return results
+
+    def catch_up(self) -> None:
+        """Tell a Prefect server that was away how the task runs ended, as far as it does not know."""
+        if not self._cancellation.server_was_away:
+            return
+        _wait_for_server()
+        for task_run_id, (name, state) in self._ended.items():
+            if state.is_final() and not _is_known_to_have_ended(task_run_id):
+                record_task_run(task_run_id, name, state)
 
     def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
         """Merge on a worker."""
@@ -217,8 +233,8 @@ class PrefectEngine:
         return self._collect([future], [(-1, name, name)], lambda index, receipt: None)[0]
 
 
-def mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
-    """End a task run whose worker died with what it had to say, perhaps even that the task run began."""
+def record_task_run(task_run_id: UUID, name: str, state: State[Any]) -> None:
+    """Put the end of a task run on record that Prefect has not heard of, perhaps not even of its beginning."""
     with get_client(sync_client=True) as client:
         try:
             client.set_task_run_name(task_run_id, name)
@@ -226,7 +242,27 @@ def mark_crashed(task_run_id: UUID, name: str, message: str) -> None:
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
             client.create_task_run(stage_task, flow_run_id(), str(task_run_id), id=task_run_id, name=name)
-        client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
+        client.set_task_run_state(task_run_id, state, force=True)
+
+
+def _is_known_to_have_ended(task_run_id: UUID) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_task_run(task_run_id).state
+        except ObjectNotFound:
+            return False
+    return state is not None and state.is_final()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type((httpx.HTTPError, OSError)),
+    wait=tenacity.wait_fixed(1),
+    stop=tenacity.stop_after_delay(_AWAY_AT_MOST_S),
+    reraise=True,
+)
+def _wait_for_server() -> None:
+    with get_client(sync_client=True) as client:
+        client.hello().raise_for_status()
 
 
 class _NotReadyError(BackendError):

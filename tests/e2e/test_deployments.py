@@ -18,6 +18,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.sorting import FlowRunSort
 
 from tests.conftest import ROOT
 
@@ -212,9 +214,9 @@ def test_runs_of_different_deployments_write_one_after_the_other(
     failing = project.prefect(*run, "funcpipe/rag-weekly-beam")
 
     def waits() -> bool:
-        return any(
-            "waiting for another run that writes" in log.message for log in client.read_logs(limit=200)
-        )
+        runs = [*runs_of(client, "rag-nightly"), *runs_of(client, "rag-adhoc")]
+        logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id for run in runs])))
+        return any("waiting for another run that writes" in log.message for log in logs)
 
     eventually("the second writer waits", waits)
     end = time.monotonic() + 3
@@ -345,7 +347,8 @@ def test_a_run_whose_process_was_killed_becomes_crashed(
     process = project.start(sys.executable, "-c", source, PREFECT_FLOWS_HEARTBEAT_FREQUENCY="30")
     try:
         eventually("the run works", lambda: set(project.inside) - set(before))
-        run = next(run for run in client.read_flow_runs() if run.state.is_running())
+        newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC)
+        run = next(run for run in newest if run.state.is_running())
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
         state = final_state(client, run.id)

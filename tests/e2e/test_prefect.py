@@ -33,9 +33,14 @@ def latest(name: str) -> tuple[Any, dict[str, Any]]:
     """The newest flow run of a pipeline, and its task runs by name."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
 
     with get_client(sync_client=True) as client:
-        runs = [run for run in client.read_flow_runs() if run.start_time and run.name.startswith(name)]
+        runs = [
+            run
+            for run in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC)
+            if run.start_time and run.name.startswith(name)
+        ]
         flow_run = max(runs, key=lambda run: run.start_time)
         end = time.monotonic() + 30
         while True:
@@ -196,6 +201,7 @@ def test_a_schedule_fires(prefect_api: str) -> None:
 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterId
     from prefect.client.schemas.schedules import IntervalSchedule
 
     with get_client(sync_client=True) as client:
@@ -204,9 +210,10 @@ def test_a_schedule_fires(prefect_api: str) -> None:
             schedule=IntervalSchedule(interval=timedelta(hours=1)), active=True
         )
         client.create_deployment(flow_id=flow_id, name="probe", schedules=[schedule])
+        only = FlowFilter(id=FlowFilterId(any_=[flow_id]))
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            runs = [run for run in client.read_flow_runs() if run.flow_id == flow_id]
+            runs = client.read_flow_runs(flow_filter=only)
             if runs:
                 break
             time.sleep(0.5)
@@ -229,14 +236,15 @@ def test_a_lost_task_run_that_prefect_never_heard_of_is_on_record(prefect_api: s
     """A killed worker may take the very first event of a task run with it."""
     from prefect import flow
     from prefect.client.orchestration import get_client
+    from prefect.states import Crashed
 
-    from funcpipe_prefect.orchestration.tasks import mark_crashed
+    from funcpipe_prefect.orchestration.tasks import record_task_run
 
     identity = uuid.uuid4()
 
     @flow
     def losing() -> None:
-        mark_crashed(identity, "clean+write[7]", "its worker process died")
+        record_task_run(identity, "clean+write[7]", Crashed(message="its worker process died"))
 
     losing()
     with get_client(sync_client=True) as client:

@@ -37,9 +37,11 @@ def temporary_files(folder: Path) -> list[str]:
 
 def run_of(name: str) -> Any:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import FlowRunSort
 
     with get_client(sync_client=True) as client:
-        return next(run for run in client.read_flow_runs() if run.name.startswith(name))
+        newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC)
+        return next(run for run in newest if run.name.startswith(name))
 
 
 def cancel(run_id: UUID) -> None:
@@ -144,9 +146,8 @@ def test_a_run_under_a_worker_leaves_nothing(tmp_path: Path, prefect_api: str, w
     with get_client(sync_client=True) as client:
         run_id = client.create_flow_run_from_deployment(deployment.apply()).id
     eventually(lambda: bool(temporary_files(tmp_path)), 120, "the run does not begin to write")
-    worker = next(
-        one for one in psutil.Process().children() if "worker" in one.cmdline() and work_pool in one.cmdline()
-    )
+    children = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    worker = next(one for one in children if "worker" in one.cmdline() and work_pool in one.cmdline())
     family = worker.children(recursive=True)
     assert family
     cancel(run_id)

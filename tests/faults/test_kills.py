@@ -146,6 +146,7 @@ def test_a_partition_that_kills_its_worker_every_time_fails_the_run_and_names_it
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
 
     from funcpipe_prefect import run_pipeline
 
@@ -156,7 +157,9 @@ def test_a_partition_that_kills_its_worker_every_time_fails_the_run_and_names_it
         run_pipeline(mapping, backend="dask")
     assert not (tmp_path / "out" / "_manifest.json").exists()
     with get_client(sync_client=True) as client:
-        started_runs = [one for one in client.read_flow_runs() if one.start_time]
+        started_runs = [
+            one for one in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC) if one.start_time
+        ]
         flow_run = max(started_runs, key=lambda one: one.start_time)
         assert flow_run.state.type.value == "FAILED"
         only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))

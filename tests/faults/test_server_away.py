@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import subprocess
 import sys
@@ -18,10 +20,11 @@ import yaml
 from tests.conftest import ROOT, free_port
 from tests.faults.test_cancellation import environment
 from tests.faults.test_kills import content, spec, undisturbed, wait_for, write_input
+from tests.faults.test_seeded_kills import KILLS
 
 pytestmark = pytest.mark.prefect
 
-AWAY_S = 30
+SEEDS = range(max(1, KILLS // 60))
 
 
 class Server:
@@ -55,8 +58,6 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, server_url: str) -> Iterator[Server]:
-    import os
-
     home = tmp_path / "home"
     home.mkdir()
     for file in Path(os.environ["PREFECT_HOME"]).glob("prefect.db*"):
@@ -67,12 +68,17 @@ def server(tmp_path: Path, server_url: str) -> Iterator[Server]:
     server.kill()
 
 
-def test_a_run_survives_a_server_that_is_away(tmp_path: Path, server: Server, dask_address: str) -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_survives_a_server_that_is_away(
+    tmp_path: Path, server: Server, dask_address: str, seed: int
+) -> None:
     """Its work even ends while the server is away."""
+    when = random.Random(seed)
+    away_s = 30 if seed == 0 else when.uniform(1, 30)
     write_input(tmp_path)
-    mapping = spec(tmp_path, name="away", resources={"address": dask_address})
+    mapping = spec(tmp_path, name="offline", resources={"address": dask_address})
     mapping["operators"][0]["params"] = {"seconds": 0.02}
-    path = tmp_path / "away.yaml"
+    path = tmp_path / "offline.yaml"
     path.write_text(yaml.safe_dump(mapping))
     code = (
         "from funcpipe_prefect import run_pipeline\n"
@@ -87,9 +93,10 @@ def test_a_run_survives_a_server_that_is_away(tmp_path: Path, server: Server, da
         )  # fmt: skip
     staging = tmp_path / "out" / "_staging"
     wait_for(lambda: any(staging.glob("part-*")), process)
+    time.sleep(when.uniform(0, 1))
     server.kill()
     gone = time.monotonic()
-    wait_for(lambda: time.monotonic() > gone + AWAY_S, process)
+    wait_for(lambda: time.monotonic() > gone + away_s, process)
     server.start()
     assert process.wait(90) == 0, log.read_text()[-3000:]
     run_id, states = seen_by(server)
@@ -106,7 +113,7 @@ def posted(server: Server, path: str, **body: Any) -> Any:
 
 def seen_by(server: Server) -> tuple[UUID, dict[str, str]]:
     runs = posted(server, "flow_runs/filter")
-    run = next(one for one in runs if one["name"].startswith("away"))
+    run = next(one for one in runs if one["name"].startswith("offline"))
     end = time.monotonic() + 30
     while True:
         tasks = posted(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
