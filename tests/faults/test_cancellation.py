@@ -59,7 +59,8 @@ def eventually(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def assert_it_is_over(run_id: UUID, folder: Path) -> None:
+def assert_ended(run_id: UUID) -> Any:
+    """Wait for the end of a flow run and of all its task runs; give its state."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
@@ -67,7 +68,6 @@ def assert_it_is_over(run_id: UUID, folder: Path) -> None:
         eventually(
             lambda: client.read_flow_run(run_id).state.is_final(), 30, "the flow run does not come to an end"
         )
-        assert client.read_flow_run(run_id).state.is_cancelled()
         only = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
 
         def none_is_running() -> bool:
@@ -75,6 +75,11 @@ def assert_it_is_over(run_id: UUID, folder: Path) -> None:
             return not any(run.state and run.state.is_running() for run in runs)
 
         eventually(none_is_running, 30, "a task run is Running for ever")
+        return client.read_flow_run(run_id).state
+
+
+def assert_it_is_over(run_id: UUID, folder: Path) -> None:
+    assert assert_ended(run_id).is_cancelled()
     assert not temporary_files(folder), "temporary files are left"
     assert not (folder / "out" / "_manifest.json").exists()
 
