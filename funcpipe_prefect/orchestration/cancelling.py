@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -29,9 +30,10 @@ from prefect.states import Cancelled
 
 from funcpipe_prefect.errors import RunCancelled
 
-__all__ = ["Cancellation", "cancel_task_runs", "flow_run_id", "watched"]
+__all__ = ["SLOW_S", "Cancellation", "cancel_task_runs", "flow_run_id", "watched"]
 
 _POLL_EVERY_S = 2.0
+SLOW_S = 2.0
 _UNREACHABLE = (httpx.HTTPError, PrefectException, OSError)
 
 
@@ -44,10 +46,9 @@ def flow_run_id() -> UUID | None:
 class Cancellation:
     """Whether a flow run is being cancelled, and what is to happen then."""
 
-    server_was_away = False
-    """The Prefect server was asked in vain at least once."""
-
     def __init__(self) -> None:
+        self._asked_at: float | None = None
+        self._was_away = False
         self._happened = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
         self._lock = threading.Lock()
@@ -56,6 +57,25 @@ class Cancellation:
     def happened(self) -> bool:
         """Tell whether the flow run is being cancelled."""
         return self._happened.is_set()
+
+    @property
+    def server_was_away(self) -> bool:
+        """Tell whether an answer of the server took, or takes now, so long that it must have been away."""
+        asked_at = self._asked_at
+        return self._was_away or (asked_at is not None and time.monotonic() - asked_at > SLOW_S)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Notice how long the server takes: Prefect's client tries again for half a minute by itself."""
+        self._asked_at = time.monotonic()
+        try:
+            yield
+        except _UNREACHABLE:
+            self._was_away = True
+            raise
+        finally:
+            self._was_away = self.server_was_away
+            self._asked_at = None
 
     def check(self) -> None:
         """End the work at hand if the flow run is being cancelled.
@@ -103,12 +123,8 @@ def watched(poll_every_s: float = _POLL_EVERY_S) -> Iterator[Cancellation]:
 
     def poll() -> None:
         while not ended.wait(poll_every_s):
-            try:
-                with get_client(sync_client=True) as client:
-                    state = client.read_flow_run(identity).state
-            except _UNREACHABLE:
-                cancellation.server_was_away = True
-            else:
+            with suppress(*_UNREACHABLE), cancellation.asking(), get_client(sync_client=True) as client:
+                state = client.read_flow_run(identity).state
                 if state is not None and (state.is_cancelling() or state.is_cancelled()):
                     cancellation.set()
                     return

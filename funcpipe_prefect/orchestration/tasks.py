@@ -7,6 +7,7 @@ to Prefect and to Dask: nothing walks or hashes what is inside.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,7 @@ from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Split
 from funcpipe_prefect.orchestration.caching import PlannedKey
-from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
@@ -202,9 +203,11 @@ class PrefectEngine:
 
     def catch_up(self) -> None:
         """Tell a Prefect server that was away how the task runs ended, as far as it does not know."""
-        if not self._cancellation.server_was_away:
-            return
+        was_away = self._cancellation.server_was_away
+        asked = time.monotonic()
         _wait_for_server()
+        if not was_away and time.monotonic() - asked < SLOW_S:
+            return
         for task_run_id, (name, state) in self._ended.items():
             if state.is_final() and not _is_known_to_have_ended(task_run_id):
                 record_task_run(task_run_id, name, state)

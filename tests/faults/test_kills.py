@@ -188,7 +188,7 @@ def test_a_partition_that_needs_more_memory_than_a_worker_has_fails_the_run_and_
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         pytest.raises(
-            BackendError, match=r"slow\+tidy\+words\+write\[3\] on split .* was lost: .* \(out of memory,"
+            BackendError, match=r"slow\+tidy\+words\+write\[2\] on split .* was lost: .* \(out of memory,"
         ),
     ):
         run_pipeline(mapping, backend="dask")
