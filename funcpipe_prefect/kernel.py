@@ -230,7 +230,7 @@ def fold_records(operator: Combine, values: Iterator[Any], trace: Trace) -> Any:
         if upstream:
             raise
         if isinstance(error, _infrastructure(operator)):
-            raise _outside(operator.name, trace, error) from error
+            raise _outside(_at(operator.name, trace), error) from error
         raise ContractError(
             f"the monoid of {operator.name!r} failed to combine: {type(error).__name__}: {error} "
             f"(record at {trace.where()})"
@@ -246,18 +246,12 @@ def merge_totals(operator: Combine, totals: Iterable[Any]) -> Any:
     try:
         return finish(operator.monoid, fold(operator.monoid, totals))
     except _infrastructure(operator) as error:
-        raise _while_merging(operator, error) from error
+        raise _outside(f"merging for {operator.name!r}", error) from error
     except Exception as error:
         raise ContractError(
             f"the monoid of {operator.name!r} failed to merge the answers of the partitions: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _while_merging(operator: Combine, error: BaseException) -> Exception:
-    if isinstance(error, FuncPipeError) and not isinstance(error, TransientError):
-        return error
-    return TransientError(f"merging for {operator.name!r}: {_reason(error)}")
 
 
 def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
@@ -293,17 +287,17 @@ def _infrastructure(operator: RecordOperator | Combine | Sink) -> tuple[type[Bas
     return (*INFRASTRUCTURE, ContractError, *operator.transient)
 
 
-def _outside(operator: str, trace: Trace, error: BaseException) -> Exception:
-    """Name operator and position in an error that is not the record's fault."""
-    if isinstance(error, FuncPipeError) and not isinstance(error, TransientError):
-        return error
-    return TransientError(f"{operator!r} at {trace.where()}: {_reason(error)}")
+def _outside(place: str, error: BaseException) -> Exception:
+    """Name the place of an error that is not the record's fault."""
+    if not isinstance(error, FuncPipeError):
+        return TransientError(f"{place}: {type(error).__name__}: {error}")
+    if isinstance(error, TransientError):
+        return TransientError(f"{place}: {str(error).removeprefix(f'{error.code} ')}")
+    return error
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FuncPipeError):
-        return str(error).removeprefix(f"{error.code} ")
-    return f"{type(error).__name__}: {error}"
+def _at(operator: str, trace: Trace) -> str:
+    return f"{operator!r} at {trace.where()}"
 
 
 def _map(
@@ -317,7 +311,7 @@ def _map(
             try:
                 result = call(value)
             except outside as error:
-                raise _outside(name, trace, error) from error
+                raise _outside(_at(name, trace), error) from error
             except Exception as error:
                 trace.fail(name, policy, value, error)
                 continue
@@ -342,7 +336,7 @@ def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterato
             try:
                 results = _expanded(call(value))
             except outside as error:
-                raise _outside(name, trace, error) from error
+                raise _outside(_at(name, trace), error) from error
             except Exception as error:
                 trace.fail(name, policy, value, error)
                 continue
@@ -437,7 +431,7 @@ def _batch_results(operator: BatchMap, call: Callable[..., Any], batch: list[Any
         if results.__class__ is not list and results.__class__ is not Err:
             results = _as_list(operator, results)
     except _infrastructure(operator) as error:
-        raise _outside(operator.name, trace, error) from error
+        raise _outside(_at(operator.name, trace), error) from error
     except Exception as error:
         if len(batch) == 1:
             return [Err(error)]
