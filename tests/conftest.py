@@ -9,7 +9,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -55,6 +57,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextmanager
+def ending(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """End a process with the block, by force if it does not end by itself."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 @pytest.fixture(scope="session")
 def server_url(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real `prefect server start` in a new PREFECT_HOME, its scheduler looking every second."""
@@ -73,7 +89,7 @@ def server_url(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> It
             stdout=output,
             stderr=output,
         )
-        try:
+        with ending(server):
             url = f"http://127.0.0.1:{port}/api"
             end = time.monotonic() + 180
             while True:
@@ -89,13 +105,6 @@ def server_url(_own_homes: None, tmp_path_factory: pytest.TempPathFactory) -> It
                 from funcpipe_prefect.orchestration.server import flush_logs
 
                 flush_logs()
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
 
 
 @pytest.fixture
@@ -142,12 +151,5 @@ def work_pool(prefect_api: str, tmp_path: Path) -> Iterator[str]:
             stdout=output,
             stderr=output,
         )
-        try:
+        with ending(worker):
             yield name
-        finally:
-            worker.terminate()
-            try:
-                worker.wait(30)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()

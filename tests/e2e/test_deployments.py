@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
@@ -20,7 +19,7 @@ import pytest
 import yaml
 from prefect.client.schemas.sorting import FlowRunSort
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ending
 
 pytestmark = pytest.mark.prefect
 
@@ -140,19 +139,6 @@ def client(server_url: str) -> Iterator[Any]:
 
     with temporary_settings({PREFECT_API_URL: server_url}), get_client(sync_client=True) as client:
         yield client
-
-
-@contextmanager
-def ending(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def runs_of(client: Any, name: str) -> list[Any]:
