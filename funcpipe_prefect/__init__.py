@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from funcpipe_prefect.backends.beam.transform import to_ptransform
     from funcpipe_prefect.backends.local import run_local
     from funcpipe_prefect.backends.protocol import RunReport
     from funcpipe_prefect.builder import load_pipeline
@@ -55,6 +56,7 @@ _HOMES = {
     "load_pipeline": "builder",
     "run_local": "backends.local",
     "run_pipeline": "orchestration.flow",
+    "to_ptransform": "backends.beam.transform",
 }
 
 __all__ = [
@@ -82,6 +84,7 @@ __all__ = [
     "load_pipeline",
     "run_local",
     "run_pipeline",
+    "to_ptransform",
     "__version__",
 ]
 

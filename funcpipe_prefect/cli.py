@@ -95,6 +95,8 @@ def validate(pipeline: PipelineFile, /, *, set_: SetOption = None) -> int:
     built = load(pipeline, _overrides(set_))
     from funcpipe_prefect.plan import cautions, lower
 
+    if built.backend == "beam":
+        check_beam(built)
     stages = lower(built)
     names = " → ".join(stage.name for stage in stages)
     _notes.print(f"{pipeline} is valid: {names}", markup=False, soft_wrap=True)
@@ -174,7 +176,7 @@ def run(
                 report = _run_local(built, progress, **again)
             else:
                 given = {"input": input, "output": output, "overrides": overrides or None}
-                report = _run_flow(pipeline, chosen, progress, **again, **given)
+                report = _run_flow(pipeline, built, chosen, progress, **again, **given)
     except PipelineError:
         raise
     except SourceError as error:
@@ -193,11 +195,13 @@ def _run_local(pipeline: Pipeline, progress: Progress | None, **again: Any) -> R
     return run_local(pipeline, progress=progress, **again)
 
 
-def _run_flow(path: str, backend: str, progress: Progress | None, **parameters: Any) -> RunReport:
+def _run_flow(
+    path: str, built: Pipeline, backend: str, progress: Progress | None, **parameters: Any
+) -> RunReport:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from funcpipe_prefect.orchestration.flow import LISTENER, check_backend, run_pipeline
 
-    check_backend(backend)
+    check_backend(backend, built)
     LISTENER.set(progress)
     report: RunReport = run_pipeline(path, backend=backend, **parameters)
     return report
@@ -210,6 +214,18 @@ def load(
     from funcpipe_prefect.builder import load_pipeline
 
     return load_pipeline(path, overrides=overrides, input=input, output=output)
+
+
+def check_beam(pipeline: Pipeline) -> None:
+    """Check the Beam runner and its options where Beam is installed; elsewhere they are not known.
+
+    Raises:
+        PipelineError: FP502 to FP504.
+    """
+    from funcpipe_prefect.backends.beam.options import check_options, has_beam
+
+    if has_beam():
+        check_options(pipeline.beam)
 
 
 def _overrides(settings: list[str] | None) -> dict[str, Any]:

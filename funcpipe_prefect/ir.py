@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from funcpipe_prefect.errors import Place
 from funcpipe_prefect.monoid import Monoid
 
 __all__ = [
     "Artifact",
     "BackendName",
     "BatchMap",
+    "BeamSettings",
     "CodecName",
     "Combine",
     "Commit",
@@ -287,6 +289,21 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class BeamSettings:
+    """Which Beam runner launches the stages, and the pipeline options that it gets.
+
+    Attributes:
+        runner: A name that Beam knows, such as `PortableRunner`, or the import path of a runner class.
+        options: Pipeline options by name, as they are written; they win over `resources:`.
+        places: Where each option is written, for messages; the runner's own under `runner`.
+    """
+
+    runner: str = "DirectRunner"
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    places: Mapping[str, Place] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Retries:
     """How often a failed task runs again, and the seconds before each time.
 
@@ -336,6 +353,7 @@ class Pipeline:
     record_type: Any = Any
     backend: BackendName = "local"
     resources: Resources = field(default_factory=Resources)
+    beam: BeamSettings = field(default_factory=BeamSettings)
     materialization_points: tuple[str, ...] = ()
     retries: Retries = field(default_factory=Retries)
     expires_s: float | None = None

@@ -237,14 +237,20 @@ def fold_records(operator: Combine, values: Iterator[Any], trace: Trace) -> Any:
         ) from error
 
 
-def merge_totals(operator: Combine, totals: Iterable[Any]) -> Any:
-    """Merge the partial answers of all partitions and derive the answer; none gives the identity's.
+def merge_totals(operator: Combine, totals: Iterable[Any], *, is_last: bool = True) -> Any:
+    """Merge partial answers; none gives the identity's.
+
+    Args:
+        operator: The Combine.
+        totals: Partial answers.
+        is_last: Derive the answer from the total; else give the total, which merges on.
 
     Raises:
         ContractError: FP402, the monoid's `combine` or `finish` failed.
     """
     try:
-        return finish(operator.monoid, fold(operator.monoid, totals))
+        total = fold(operator.monoid, totals)
+        return finish(operator.monoid, total) if is_last else total
     except _infrastructure(operator) as error:
         raise _outside(f"merging for {operator.name!r}", error) from error
     except Exception as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["new_token", "run_by", "stoppable", "temporary_name"]
+__all__ = ["check", "new_token", "run_by", "stoppable", "temporary_name"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,17 @@ def run_by(token: str, check: Callable[[], None] | None = None) -> Iterator[None
     finally:
         _check.reset(other)
         _token.reset(mark)
+
+
+def check() -> None:
+    """Ask whether the work at hand is to stop.
+
+    Raises:
+        Exception: Whatever the run's check raises.
+    """
+    ask = _check.get()
+    if ask is not None:
+        ask()
 
 
 def temporary_name() -> str:

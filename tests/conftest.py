@@ -127,6 +127,64 @@ def dask_address(server_url: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
+def beam_service(module: str, port: int, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start one of Beam's own services in a process, and wait until it listens."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    end = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, f"{module} ended: {log.read_text()[-2000:]}"
+        assert time.monotonic() < end, f"{module} did not start: {log.read_text()[-2000:]}"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.1)
+
+
+@contextmanager
+def a_job_service(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Beam's own portable job service in a process: its endpoint, and the process."""
+    port = free_port()
+    module = "apache_beam.runners.portability.local_job_service_main"
+    process = beam_service(module, port, folder / "job_service.log", "--port", str(port))
+    with ending(process):
+        yield f"localhost:{port}", process
+
+
+@pytest.fixture(scope="session")
+def job_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of a portable job service that serves the whole session."""
+    with a_job_service(tmp_path_factory.mktemp("job_service")) as (endpoint, _):
+        yield endpoint
+
+
+IN_MEMORY = {"beam.options": {"direct_running_mode": "in_memory"}}
+PROCESSES = {"resources.workers": 2}
+
+
+def portable(endpoint: str, **options: Any) -> dict[str, Any]:
+    """Run on a portable job service; the workers are in the Beam process unless options say otherwise."""
+    given = {"job_endpoint": endpoint, "environment_type": "LOOPBACK", **options}
+    return {"beam.runner": "PortableRunner", "beam.options": given}
+
+
+BEAM_MODES = ["beam", "beam-processes", "beam-portable"]
+
+
+def beam_overrides(mode: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What a mode of the Beam backend overrides in a pipeline file."""
+    if mode == "beam-portable":
+        return portable(request.getfixturevalue("job_service"))
+    return IN_MEMORY if mode == "beam" else PROCESSES
+
+
 @pytest.fixture
 def work_pool(prefect_api: str, tmp_path: Path) -> Iterator[str]:
     """A process work pool with a worker of its own."""

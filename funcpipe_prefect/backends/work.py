@@ -7,6 +7,7 @@ source to kernel to sink or store inside one call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "commit_run",
     "finished",
     "leaves_receipt",
+    "loaded",
     "merge_partials",
     "published_entries",
     "run_stage",
@@ -62,6 +64,14 @@ class Job:
     def is_refreshed(self, stage: Stage) -> bool:
         """Tell whether a stage is computed whatever is stored."""
         return self.refresh_from is not None and stage.index >= self.refresh_from
+
+
+@functools.lru_cache(maxsize=4)
+def loaded(job: bytes) -> Job:
+    """Unpickle a job once in a process, so that artifacts are built once in a process too."""
+    found = cloudpickle.loads(job)
+    assert isinstance(found, Job)
+    return found
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import (
     BatchMap,
+    BeamSettings,
     ErrorSettings,
     FlatMap,
     Map,
@@ -106,6 +107,7 @@ def build_pipeline(
         record_type=codec_type(record_type),
         backend=config.backend,  # type: ignore[arg-type]  # one of three words by the spec
         resources=_resources(config),
+        beam=_beam(config),
         materialization_points=tuple(config.materialization_points),
         retries=_retries(config),
         expires_s=config.cache.expires,
@@ -250,6 +252,16 @@ def _resources(config: Config) -> Resources:
         cluster_kwargs=dict(asked.cluster_kwargs),
         granularity=asked.granularity,
         task_budget=asked.task_budget,
+    )
+
+
+def _beam(config: Config) -> BeamSettings:
+    place = config.marked.place
+    places = {name: place(("beam", "options", name)) for name in config.beam.options}
+    return BeamSettings(
+        runner=config.beam.runner,
+        options=dict(config.beam.options),
+        places={**places, "runner": place(("beam", "runner"))},
     )
 
 

@@ -16,6 +16,7 @@ from funcpipe_prefect.config.specs import (
     OPERATOR,
     OPERATOR_SPECS,
     REQUIRED,
+    BeamSpec,
     CacheSpec,
     ErrorsSpec,
     OperatorSpec,
@@ -47,6 +48,7 @@ class Config:
     operators: list[OperatorSpec | None] = field(default_factory=list)
     backend: str = "local"
     resources: ResourcesSpec = field(default_factory=ResourcesSpec)
+    beam: BeamSpec = field(default_factory=BeamSpec)
     materialization_points: list[str] = field(default_factory=list)
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     errors: ErrorsSpec = field(default_factory=ErrorsSpec)

@@ -179,7 +179,7 @@ class SourceSpec(BaseModel):
 
 
 class ResourcesSpec(_Spec):
-    """What the Dask cluster gets."""
+    """What the Dask cluster or the Beam runner gets."""
 
     workers: PositiveInt = 2
     threads_per_worker: PositiveInt = 1
@@ -192,6 +192,20 @@ class ResourcesSpec(_Spec):
     granularity: Literal["auto", "partition"] = "auto"
     task_budget: NonNegativeInt = Field(
         500, description="How many cached stage runs still show as Cached task runs."
+    )
+
+
+OptionValue: TypeAlias = str | int | float | bool | list[str | int | float] | dict[str, Any]
+
+
+class BeamSpec(_Spec):
+    """Which Beam runner launches the stages, and its pipeline options."""
+
+    runner: Annotated[str, Field(min_length=1)] = Field(
+        "DirectRunner", description="DirectRunner, PortableRunner, FlinkRunner, …, or an import path."
+    )
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="Beam pipeline options, such as {job_endpoint: localhost:8099}."
     )
 
 
@@ -236,6 +250,7 @@ class PipelineSpec(_Spec):
     operators: list[Annotated[OperatorSpec, Field(discriminator="type")]] = Field(min_length=1)
     backend: Literal["local", "dask", "beam"] = "local"
     resources: ResourcesSpec = ResourcesSpec()
+    beam: BeamSpec = BeamSpec()
     materialization_points: list[str] = Field(default_factory=list)
     retries: RetriesSpec = RetriesSpec()
     errors: ErrorsSpec = ErrorsSpec()

@@ -20,6 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 from pydantic import Field, WithJsonSchema
 
+from funcpipe_prefect.backends.beam.options import check_options
 from funcpipe_prefect.backends.local import LocalEngine
 from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
@@ -137,7 +138,7 @@ def run_pipeline(
     backend = backend or built.backend
     logger = get_run_logger()
     progress = _listener()
-    check_backend(backend)
+    check_backend(backend, built)
     try:
         with watched() as cancellation, one_writer(built) if exclusive else contextlib.nullcontext():
             report = _executed(
@@ -166,6 +167,11 @@ def _executed(
         if backend == "local":
             with run_by("", cancellation.check):
                 return execute(pipeline, LocalEngine(), afterwards=afterwards, **options)
+        if backend == "beam":
+            from funcpipe_prefect.orchestration.beam_engine import BeamEngine
+
+            with _shared(pipeline) as ready:
+                return execute(ready, BeamEngine(cancellation), afterwards=afterwards, **options)
         from funcpipe_prefect.orchestration.tasks import PrefectEngine
 
         with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
@@ -179,14 +185,15 @@ def _executed(
             return report
 
 
-def check_backend(backend: str) -> None:
+def check_backend(backend: str, pipeline: Pipeline) -> None:
     """Say so, before anything starts, when a backend cannot run here.
 
     Raises:
         BackendError: FP501.
+        PipelineError: FP502 to FP504, Beam does not know its runner or an option.
     """
     if backend == "beam":
-        raise BackendError("the beam backend is not part of this version; use local or dask")
+        check_options(pipeline.beam)
     if backend == "dask" and importlib.util.find_spec("prefect_dask") is None:
         raise BackendError('the dask backend needs the extra dask: pip install "funcpipe-prefect[dask]"')
 

@@ -31,6 +31,7 @@ from funcpipe_prefect.backends.work import (
     Merged,
     commit_run,
     leaves_receipt,
+    loaded,
     merge_partials,
     run_stage,
 )
@@ -42,31 +43,26 @@ from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["PrefectEngine", "record_task_run"]
+__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "merge_task", "record_task_run"]
 
 
 _AWAY_AT_MOST_S = 900
 
 
-@functools.lru_cache(maxsize=4)
-def _loaded(blob: bytes) -> Any:
-    """Unpickle once in a process, so that artifacts are built once in a process too."""
-    return cloudpickle.loads(blob)
-
-
-def _is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
+def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
+    """Tell Prefect whether a failed task run is to be tried again."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, BaseException) and is_retryable(error)
 
 
-@task(name="funcpipe-stage", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+@task(name="funcpipe-stage", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
 def stage_task(
     job: bytes, index: int, split: Split, keys: tuple[str, ...], upstream: StageReceipt | None = None
 ) -> StageReceipt | State[Any]:
     """Run one stage on one split; a cancelled one ends as such."""
     try:
         with run_by("", cancellation_check()):
-            receipt = run_stage(_loaded(job), index, split, keys, upstream)
+            receipt = run_stage(loaded(job), index, split, keys, upstream)
     except RunCancelled as error:
         return Cancelled(message=str(error))
     entry = receipt.entry
@@ -83,17 +79,17 @@ def stage_task(
     return receipt
 
 
-@task(name="funcpipe-merge", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+@task(name="funcpipe-merge", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
 def merge_task(job: bytes, partials: bytes) -> Merged:
     """Merge a Combine's partial answers."""
-    return merge_partials(_loaded(job), cloudpickle.loads(partials))
+    return merge_partials(loaded(job), cloudpickle.loads(partials))
 
 
-@task(name="funcpipe-commit", retry_condition_fn=_is_worth_retrying, cache_policy=NO_CACHE)
+@task(name="funcpipe-commit", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
 def commit_task(job: bytes, entries: bytes) -> None:
     """Publish output and dead letters."""
     commits, splits = cloudpickle.loads(entries)
-    commit_run(_loaded(job), commits, splits)
+    commit_run(loaded(job), commits, splits)
 
 
 class PrefectEngine:

@@ -33,7 +33,7 @@ from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.store.codecs import partition_codec
 from funcpipe_prefect.store.locks import PartitionLock
 
-__all__ = ["PartitionStore", "unsealed"]
+__all__ = ["PartitionStore", "RenamedFile", "sealed", "unsealed"]
 
 
 class _Sealed(msgspec.Struct):
@@ -167,8 +167,7 @@ class PartitionStore:
     def write_receipt(self, key: str, receipt: StageReceipt) -> None:
         """Finish a partition: from now on it is found."""
         with self._temporary(key, "json") as file:
-            data = msgspec.json.encode(receipt)
-            file.raw.write(msgspec.json.encode(_Sealed(msgspec.Raw(data), _hash(data))))
+            file.raw.write(sealed(receipt))
 
     def read(self, stored: StoredPartition, record_type: Any) -> Iterator[Located]:
         """Stream a partition, after its checksum was verified.
@@ -203,8 +202,14 @@ class PartitionStore:
                 size += len(block)
         return digest.hexdigest(), size
 
-    def _temporary(self, key: str, suffix: str) -> _Renamed:
-        return _Renamed(self._place[0], self._path(key, suffix))
+    def _temporary(self, key: str, suffix: str) -> RenamedFile:
+        return RenamedFile(self._place[0], self._path(key, suffix))
+
+
+def sealed(receipt: StageReceipt) -> bytes:
+    """Write a receipt, with a checksum of itself."""
+    data = msgspec.json.encode(receipt)
+    return msgspec.json.encode(_Sealed(msgspec.Raw(data), _hash(data)))
 
 
 def unsealed(data: bytes) -> StageReceipt:
@@ -223,7 +228,7 @@ def _hash(data: bytes | msgspec.Raw) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Renamed:
+class RenamedFile:
     """A file that gets its name when it was written without error, and vanishes otherwise."""
 
     def __init__(self, fs: Any, path: str) -> None:
@@ -231,7 +236,7 @@ class _Renamed:
         self.temporary = f"{path}.{temporary_name()}"
         self.raw: Any = None
 
-    def __enter__(self) -> _Renamed:
+    def __enter__(self) -> RenamedFile:
         with self._named():
             self._fs.makedirs(self._path.rpartition("/")[0], exist_ok=True)
             self.raw = self._fs.open(self.temporary, "wb")

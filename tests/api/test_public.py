@@ -18,7 +18,7 @@ PUBLIC = [
     "Approximate", "BackendError", "ContractError", "Err", "ErrorInfo", "ErrorRateExceeded", "FPResult",
     "FuncPipeError", "Monoid", "Ok", "Pipeline", "PipelineError", "Problem", "RecordError", "Registry", "Result",
     "RunReport", "SinkError", "SourceError", "Split", "TransientError", "__version__", "load_pipeline", "run_local",
-    "run_pipeline",
+    "run_pipeline", "to_ptransform",
 ]  # fmt: skip
 
 

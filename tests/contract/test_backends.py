@@ -12,6 +12,7 @@ import pytest
 
 from funcpipe_prefect import RunReport, load_pipeline, run_local
 from funcpipe_prefect.errors import ErrorRateExceeded, RecordError
+from tests.conftest import BEAM_MODES, beam_overrides
 
 LINES = [
     "Alpha beta", "bad line", "gamma broken delta", "x poison y", "nowords here", "epsilon  zeta eta", "", "poison",
@@ -49,27 +50,40 @@ def spec(folder: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(params=["local", pytest.param("dask", marks=pytest.mark.prefect)])
+@pytest.fixture(
+    params=["local", *(pytest.param(name, marks=pytest.mark.prefect) for name in ("dask", *BEAM_MODES))]
+)
 def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "local":
         return lambda mapping, refresh_from=None, **overrides: run_local(
             load_pipeline(mapping, overrides=overrides), refresh_from=refresh_from
         )
     request.getfixturevalue("prefect_api")
-    address = request.getfixturevalue("dask_address")
+    backend, given = engine(request.param, request)
 
-    def on_dask(mapping: dict[str, Any], refresh_from: str | None = None, **overrides: Any) -> RunReport:
+    def under_prefect(
+        mapping: dict[str, Any], refresh_from: str | None = None, **overrides: Any
+    ) -> RunReport:
         from funcpipe_prefect import run_pipeline
 
+        records = overrides.pop("input", None)
         report: RunReport = run_pipeline(
             mapping,
-            backend="dask",
-            overrides={"resources.address": address, **overrides},
+            backend=backend,
+            input=records,
+            overrides={**given, **overrides},
             refresh_from=refresh_from,
         )
         return report
 
-    return on_dask
+    return under_prefect
+
+
+def engine(name: str, request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The backend of a name, and what it overrides."""
+    if name == "dask":
+        return "dask", {"resources.address": request.getfixturevalue("dask_address")}
+    return "beam", beam_overrides(name, request)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -300,15 +314,8 @@ def test_records_held_by_python_run_on_each_backend(
     records = [{"id": index, "text": text} for index, text in enumerate(LINES)]
     mapping = spec(tmp_path)
     del mapping["source"]
-    if "local" in request.node.name:
-        report = run_local(load_pipeline(mapping), records)
-    else:
-        from funcpipe_prefect import run_pipeline
-
-        address = request.getfixturevalue("dask_address")
-        report = run_pipeline(
-            mapping, backend="dask", input=records, overrides={"resources.address": address}
-        )
+    is_local = "local" in request.node.name
+    report = run_local(load_pipeline(mapping), records) if is_local else run(mapping, input=records)
     reference = run_local(load_pipeline(mapping, output=str(tmp_path / "ref")), iter(records))
     assert report.digest == reference.digest
     assert report.records_in == len(records)

@@ -1,0 +1,1 @@
+"""The Beam backend: each stage is one pipeline, launched in a process of its own on any runner."""

@@ -1,0 +1,175 @@
+"""The Beam process: launches one pipeline, waits for it, and tells the task what happens.
+
+Everything that it tells is a line of JSON on a pipe of its own: log records, the job's id, its end
+with the runner's counters. The pipeline runs in a thread beside the main one, which stays free to
+hear signals: SIGTERM cancels the job, SIGHUP or the end of the lifeline leaves it to the next attempt.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, die_with_parent, end_descendants
+from funcpipe_prefect.backends.beam.request import Request
+
+__all__ = ["main"]
+
+_CANCEL_S = 5.0
+_NOISE = ("apitools not found", "No semi_persistent_directory found", "Discarding unparseable args")
+_WORKER_LOGS = "apache_beam.runners.portability.local_job_service"
+_SEVERITIES = {2: logging.DEBUG, 3: logging.INFO, 4: logging.INFO, 5: logging.WARNING, 6: logging.ERROR}
+
+
+class _Events(logging.Handler):
+    """Writes events to the task, log records among them."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._pipe = os.fdopen(descriptor, "w", buffering=1)
+        self._writing = threading.Lock()
+
+    def tell(self, event: str, **values: Any) -> None:
+        try:
+            with self._writing:
+                self._pipe.write(json.dumps({"event": event, **values}, default=str) + "\n")
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level, name, text = record.levelno, record.name, self.format(record)
+        if any(noise in text for noise in _NOISE):
+            return
+        if name == _WORKER_LOGS and record.msg == "Worker: %s":
+            level, name, text = _of_worker(record)
+        least = max(self.level, logging.WARNING) if name.startswith("apache_beam") else self.level
+        if level >= least:
+            self.tell("log", level=level, logger=name, message=text)
+
+
+def _of_worker(record: logging.LogRecord) -> tuple[int, str, str]:
+    """Read a log record of an SDK worker process, which arrives as the text of a protocol buffer."""
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from google.protobuf import text_format
+
+    try:
+        entry = text_format.Parse(str((record.args or ("",))[0]), beam_fn_api_pb2.LogEntry())  # type: ignore[index]
+    except text_format.ParseError:
+        return record.levelno, record.name, record.getMessage()
+    name = "apache_beam" if "/apache_beam/" in entry.log_location else "worker"
+    text = entry.message + (f"\n{entry.trace}" if entry.trace else "")
+    return _SEVERITIES.get(entry.severity, logging.INFO), name, text
+
+
+@dataclass
+class _Launch:
+    """One launch: the thread that runs it and what the main thread needs to end it."""
+
+    request: Request
+    events: _Events
+    job: Any = None
+    code: int = 1
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        try:
+            self._run()
+            self.code = 0
+        except BaseException as error:
+            text = "".join(traceback.format_exception_only(type(error), error)).strip()
+            self.events.tell("failed", message=text[-4000:], job_id=getattr(self.job, "job_id", ""))
+            logging.getLogger(__name__).debug("the pipeline failed", exc_info=error)
+        finally:
+            self.ended.set()
+
+    def _run(self) -> None:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from funcpipe_prefect.backends.beam.jobs import find_job, is_worker_elsewhere, launched
+        from funcpipe_prefect.backends.beam.options import as_flags, is_named
+        from funcpipe_prefect.backends.beam.splits import RunStage
+        from funcpipe_prefect.store import Handover, JobRecord
+
+        request = self.request
+        # Beam's own DirectRunner would fetch the Prism runner from the internet where it can.
+        runner = "FnApiRunner" if is_named(request.runner, "DirectRunner") else request.runner
+        options = PipelineOptions([
+            f"--runner={runner}", f"--job_name={request.job_name}", *as_flags(request.options),
+        ])  # fmt: skip
+        handover = Handover(request.storage, request.key)
+        before = find_job(runner, options, request.job_name)
+        if before is not None and is_worker_elsewhere(runner, options) and handover.is_open():
+            self.job, attached = before, True
+        else:
+            if before is not None:  # cancelled, or its workers were part of a process that is gone
+                before.cancel()
+            handover.begin(request.attempt)
+            pipeline = beam.Pipeline(options=options)
+            run = RunStage(request.job, request.index, request.work, handover, request.attempt)
+            _ = pipeline | "stage" >> run
+            self.job, attached = launched(pipeline), False
+            if self.job.job_id:
+                handover.keep_job(JobRecord(request.runner, self.job.job_id, request.attempt))
+        self.events.tell("job", job_id=self.job.job_id, attached=attached)
+        state = self.job.wait()
+        self.events.tell("done", state=state, job_id=self.job.job_id, counters=self.job.counters())
+
+    def cancel(self) -> None:
+        """Cancel the job, and stop workers whose runner does not cancel for real."""
+        from funcpipe_prefect.store import Handover
+
+        def ask() -> None:
+            Handover(self.request.storage, self.request.key).stop()
+            if self.job is not None and not self.ended.is_set():
+                self.job.cancel()
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_CANCEL_S)
+
+
+def main() -> None:
+    """Launch what standard input asks for."""
+    die_with_parent()
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _: signals.append(received))
+    events = _Events(int(os.environ[EVENTS]))
+    threading.Thread(target=_end_with_lifeline, args=(int(os.environ[LIFELINE]),), daemon=True).start()
+    logging.basicConfig(level=logging.INFO, handlers=[events], format="%(message)s", force=True)
+    request: Request = pickle.load(sys.stdin.buffer)
+    events.setLevel(request.log_level)
+    logging.getLogger().setLevel(min(request.log_level, logging.INFO))
+    launch = _Launch(request, events)
+    threading.Thread(target=launch.run, name="funcpipe-beam", daemon=True).start()
+    while not launch.ended.wait(0.1) and not signals:
+        pass
+    if signals:
+        if signal.SIGHUP not in signals:
+            launch.cancel()
+        end_descendants()
+        os._exit(128 + signals[0])
+    atexit._run_exitfuncs()  # what a runner started, such as a job server, ends here
+    logging.shutdown()
+    os._exit(launch.code)  # threads of gRPC may never end by themselves
+
+
+def _end_with_lifeline(descriptor: int) -> None:
+    """End this process and all below it when the guard is gone."""
+    os.read(descriptor, 1)
+    end_descendants()
+    os._exit(128 + signal.SIGHUP)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The Beam engine: one Prefect task run a stage, which launches one Beam pipeline and follows it.
+
+The tasks run in the flow's process, one after the other; the work is done where the runner does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import cloudpickle
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled
+
+from funcpipe_prefect.backends.beam.launch import Outcome, run_on_beam
+from funcpipe_prefect.backends.beam.request import SplitWork
+from funcpipe_prefect.backends.work import Job, Merged, finished, leaves_receipt, loaded
+from funcpipe_prefect.errors import BackendError, RunCancelled
+from funcpipe_prefect.fingerprint import key_of
+from funcpipe_prefect.ir import Commit, Sink
+from funcpipe_prefect.orchestration.caching import PlannedKey
+from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, merge_task
+from funcpipe_prefect.plan import Plan, Stage, StageReceipt
+from funcpipe_prefect.running import run_by
+
+__all__ = ["BeamEngine"]
+
+
+@task(name="funcpipe-beam", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
+def beam_task(
+    job: bytes, index: int, work: bytes, key: str, notify: Callable[[StageReceipt], None]
+) -> dict[int, StageReceipt] | State[Any]:
+    """Launch one stage as one Beam pipeline and follow it to its end; a cancelled one ends as such."""
+    logger = get_run_logger()
+    try:
+        outcome = run_on_beam(
+            loaded(job), job, index, cloudpickle.loads(work), key, log=logger.log, notify=notify
+        )
+    except RunCancelled as error:
+        return Cancelled(message=str(error))
+    _tell(outcome, logger)
+    return outcome.receipts
+
+
+def _tell(outcome: Outcome, logger: Any) -> None:
+    if outcome.state:
+        logger.info("Beam job %s", " ".join([outcome.job_id, outcome.state]).strip())
+    for operator, values in outcome.counters.items():
+        logger.info("%s: %s", operator, ", ".join(f"{number} {name}" for name, number in values.items()))
+
+
+class BeamEngine:
+    """Runs a stage on all splits as one Prefect task run that launches one Beam pipeline.
+
+    Args:
+        cancellation: Of the flow run.
+    """
+
+    name = "beam"
+
+    def __init__(self, cancellation: Cancellation) -> None:
+        self._cancellation = cancellation
+
+    def run_stages(
+        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
+    ) -> Sequence[StageReceipt]:
+        """Run stage by stage; what is done already is not launched again."""
+        blob = cloudpickle.dumps(job)
+        receipts: dict[int, StageReceipt] = {}
+        for stage in plan.stages:
+            receipts = self._one_stage(job, blob, plan, stage, receipts, notify)
+        return [receipts[split] for split in plan.pending]
+
+    def _one_stage(
+        self,
+        job: Job,
+        blob: bytes,
+        plan: Plan,
+        stage: Stage,
+        upstream: Mapping[int, StageReceipt],
+        notify: Callable[[int, StageReceipt], None],
+    ) -> dict[int, StageReceipt]:
+        keys = {split: plan.keys[split][stage.index] for split in plan.pending}
+        found = {split: finished(job, stage, key) for split, key in keys.items()}
+        receipts = {split: replace(one, cached=True) for split, one in found.items() if one is not None}
+        for receipt in receipts.values():
+            notify(stage.index, receipt)
+        missing = [split for split in plan.pending if split not in receipts]
+        told: list[StageReceipt] = []
+
+        def tell(receipt: StageReceipt) -> None:
+            told.append(receipt)
+            notify(stage.index, receipt)
+
+        work = [
+            SplitWork(split, plan.splits[split], plan.keys[split], upstream.get(split)) for split in missing
+        ]
+        key = _work_key(job, stage, keys.values())
+        options = {
+            "task_run_name": stage.name,
+            "name": stage.name,
+            "retries": job.pipeline.retries.sink if stage.kind == "write" else job.pipeline.retries.transform,
+            "persist_result": True,
+            "cache_policy": PlannedKey(planned=key),
+            "refresh_cache": bool(missing) and leaves_receipt(stage),
+        }
+        parameters = {
+            "job": blob, "index": stage.index, "work": cloudpickle.dumps(work), "key": key, "notify": tell,
+        }  # fmt: skip
+        made: dict[int, StageReceipt] = self._run(job, beam_task, options, parameters)
+        for split in missing:
+            if not told:  # nothing ran: Prefect had the result
+                made[split] = replace(made[split], cached=True, warnings=())
+                notify(stage.index, made[split])
+            receipts[split] = made[split]
+        return receipts
+
+    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
+        """Merge in a task of this process; the partial answers are small."""
+        merged = self._retried(job, merge_task, "merge", {"partials": cloudpickle.dumps(list(partials))})
+        assert isinstance(merged, Merged)
+        return merged
+
+    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
+        """Publish in a task of this process."""
+        entries_and_splits = cloudpickle.dumps((list(entries), plan.by_name))
+        self._retried(job, commit_task, "commit", {"entries": entries_and_splits})
+
+    def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
+        options = {"task_run_name": name, "retries": job.pipeline.retries.sink}
+        return self._run(job, run, options, {"job": cloudpickle.dumps(job), **parameters})
+
+    def _run(self, job: Job, run: Any, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
+        """Run a task here; give its value, or raise what failed it."""
+        retries = job.pipeline.retries
+        delays = {
+            "retry_delay_seconds": list(retries.delay_seconds),
+            "retry_jitter_factor": retries.jitter or None,
+        }
+        self._cancellation.check()
+        with run_by("", self._cancellation.check):
+            state = run.with_options(**options, **delays)(**parameters, return_state=True)
+        self._cancellation.check()
+        value = state.result(raise_on_failure=False)
+        if state.is_completed():
+            return value
+        if isinstance(value, BaseException):
+            raise value
+        raise BackendError(f"{options['task_run_name']} ended {state.name}: {state.message}")
+
+
+def _work_key(job: Job, stage: Stage, keys: Any) -> str:
+    """Name the work of a stage: on which splits, and where its parts and dead letters go.
+
+    Where nobody can see whether work is done, and where it is to be done again whatever there is,
+    only a retry of the same flow run takes it up.
+    """
+    pipeline = job.pipeline
+    target = stage.terminal.target.location if isinstance(stage.terminal, Sink) else None
+    is_own = job.is_refreshed(stage) or not leaves_receipt(stage)
+    return key_of("launch", *keys, pipeline.errors.path, target or "", str(flow_run_id()) if is_own else "")
