@@ -201,7 +201,7 @@ def _run_flow(
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from funcpipe_prefect.orchestration.flow import LISTENER, check_backend, run_pipeline
 
-    check_backend(backend, built)
+    check_backend(backend, built.beam)
     LISTENER.set(progress)
     report: RunReport = run_pipeline(path, backend=backend, **parameters)
     return report

@@ -153,7 +153,8 @@ def execute(
     published = published_entries(pipeline, now) if first is None else {}
     plan = plan_run(pipeline, source.list_splits(), published=published)
     job = Job(pipeline, plan.stages, first, now, new_token())
-    afterwards.push(lambda kind, error, trace: sweep(job, plan) if kind else None)
+    pending = [key for split in plan.pending for key in plan.keys[split]]
+    afterwards.push(lambda kind, error, trace: sweep(job, pending) if kind else None)
     watch = _Watch(plan, progress)
     receipts = engine.run_stages(job, plan, watch.notify) if plan.pending else []
     fresh = dict(zip(plan.pending, receipts, strict=True))

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
@@ -20,7 +20,7 @@ from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import Combine, Commit, Located, Part, Pipeline, Sink, Split
 from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, merge_totals, resumed, run_chain
 from funcpipe_prefect.monoid import digest_of, digest_text
-from funcpipe_prefect.plan import Plan, Stage, StageReceipt, StoredPartition
+from funcpipe_prefect.plan import Stage, StageReceipt, StoredPartition
 from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.running import run_by, stoppable
 from funcpipe_prefect.schema import canonical_encoder
@@ -357,9 +357,13 @@ def commit_run(
         terminal.target.commit(entries)
 
 
-def sweep(job: Job, plan: Plan) -> None:
-    """Remove the temporary files that killed processes of a run have left."""
-    keys = (key for split in plan.pending for key in plan.keys[split])
+def sweep(job: Job, keys: Iterable[str]) -> None:
+    """Remove the temporary files that killed processes of a run have left.
+
+    Args:
+        job: The run.
+        keys: The stage keys that they may have worked on.
+    """
     PartitionStore(job.pipeline.storage).sweep(job.token, keys)
     DeadLetters(job.pipeline.errors.path).directory.sweep(job.token)
     if isinstance(job.pipeline.terminal, Sink):

@@ -25,7 +25,7 @@ from funcpipe_prefect.backends.local import LocalEngine
 from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
 from funcpipe_prefect.errors import BackendError, RunCancelled
-from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.ir import BeamSettings, Pipeline
 from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.exclusive import one_writer
@@ -138,7 +138,7 @@ def run_pipeline(
     backend = backend or built.backend
     logger = get_run_logger()
     progress = _listener()
-    check_backend(backend, built)
+    check_backend(backend, built.beam)
     try:
         with watched() as cancellation, one_writer(built) if exclusive else contextlib.nullcontext():
             report = _executed(
@@ -185,7 +185,7 @@ def _executed(
             return report
 
 
-def check_backend(backend: str, pipeline: Pipeline) -> None:
+def check_backend(backend: str, beam: BeamSettings = BeamSettings()) -> None:
     """Say so, before anything starts, when a backend cannot run here.
 
     Raises:
@@ -193,7 +193,7 @@ def check_backend(backend: str, pipeline: Pipeline) -> None:
         PipelineError: FP502 to FP504, Beam does not know its runner or an option.
     """
     if backend == "beam":
-        check_options(pipeline.beam)
+        check_options(beam)
     if backend == "dask" and importlib.util.find_spec("prefect_dask") is None:
         raise BackendError('the dask backend needs the extra dask: pip install "funcpipe-prefect[dask]"')
 

@@ -122,6 +122,10 @@ class Handover:
         """Let no worker go on, wherever it is."""
         self._write("current", b"")
 
+    def is_known(self) -> bool:
+        """Tell whether there was an attempt before."""
+        return self._read("current") is not None
+
     def is_open(self) -> bool:
         """Tell whether the workers of some attempt may go on."""
         return bool(self._read("current"))

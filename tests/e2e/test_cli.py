@@ -134,7 +134,9 @@ def test_a_combine_puts_its_answer_into_the_json(project: Path) -> None:
         (("fly",), 2, "FP122 command line"),
         (("run", "p.yaml", "--input", "in.jsonl", "--set", "operators.shout.error_policy=fail_fast"), 1, "FP401 shout: ValueError: empty"),
         (("run", "p.yaml", "--input", "in.jsonl", "--set", "errors.max_error_rate=0.05"), 1, "10.00%"),
-        (("run", "p.yaml", "--input", "in.jsonl", "--backend", "beam"), 1, "the beam backend is not part of this version"),
+        (("run", "p.yaml", "--input", "in.jsonl", "--backend", "beam", "--set", "beam.runner=FlinkRuner"), 2, "FP503 unknown runner --set beam.runner"),
+        (("run", "p.yaml", "--input", "in.jsonl", "--backend", "beam", "--set", "beam.options.direct_num_workrs=2"), 2, 'did you mean "direct_num_workers"?'),
+        (("validate", "p.yaml", "--set", "backend=beam", "--set", "beam.options={direct_running_mode: fast}"), 2, "in_memory, multi_threading, multi_processing"),
     ],
 )  # fmt: skip
 def test_each_failure_has_its_exit_code_and_one_clear_line(

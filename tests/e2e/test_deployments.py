@@ -157,7 +157,8 @@ def test_schedules_fire_in_their_time_zone_and_only_where_they_are_on(project: P
     incremental = eventually("an incremental run", lambda: runs_of(client, "rag-incremental"))
     first, second, *_ = sorted(run.expected_start_time for run in incremental)
     assert (second - first).total_seconds() == 900
-    assert not runs_of(client, "rag-weekly-beam"), "shipped with its schedule off"
+    weekly = eventually("a weekly run", lambda: runs_of(client, "rag-weekly-beam"))
+    assert {run.expected_start_time.astimezone(zone).strftime("%a %H:%M") for run in weekly} == {"Sun 04:00"}
     assert not runs_of(client, "rag-adhoc")
     limits = {
         name: client.read_deployment_by_name(f"funcpipe/{name}")
@@ -175,7 +176,7 @@ def worker(project: Project, server_url: str) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: server_url}), get_client(sync_client=True) as client:
-        for name in ("rag-nightly", "rag-incremental"):
+        for name in ("rag-nightly", "rag-incremental", "rag-weekly-beam"):
             deployment = client.read_deployment_by_name(f"funcpipe/{name}")
             for schedule in deployment.schedules:
                 client.update_deployment_schedule(deployment.id, schedule.id, active=False)
@@ -196,7 +197,8 @@ def test_runs_of_different_deployments_write_one_after_the_other(
         project.prefect(*run, "funcpipe/rag-nightly", *gated, "--param", "refresh=true"),
         project.prefect(*run, "funcpipe/rag-adhoc", *gated, "--param", "refresh=true"),
     ]
-    failing = project.prefect(*run, "funcpipe/rag-weekly-beam")
+    wrong = ("--param", 'overrides={"beam.runner": "FlinkRuner"}')
+    failing = project.prefect(*run, "funcpipe/rag-weekly-beam", "--param", "pipeline=gated.yaml", *wrong)
 
     def both_run() -> bool:
         names = ("rag-nightly", "rag-adhoc")
@@ -220,7 +222,14 @@ def test_runs_of_different_deployments_write_one_after_the_other(
     assert code == 1, said
     assert "Failed" in said
     [beam] = runs_of(client, "rag-weekly-beam")
-    assert "the beam backend is not part of this version" in beam.state.message
+    assert 'did you mean "FlinkRunner"?' in beam.state.message
+    on_beam = ("--param", "pipeline=gated.yaml", "--param", "output=out/beam")
+    code, said = ended(project.prefect(*run, "funcpipe/rag-weekly-beam", *on_beam))
+    assert code == 0, said
+    names = [
+        sorted(path.name for path in (project.folder / "out" / one).iterdir()) for one in ("gated", "beam")
+    ]
+    assert names[0] == names[1], "the same parts as on one core"
 
 
 def test_a_backfill_runs_each_part_once_and_retries_what_failed(

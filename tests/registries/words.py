@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -84,6 +85,15 @@ def length_of(word: Word) -> tuple[int, int]:
 @registry.func
 def slowly(line: Line, *, seconds: float = 0.0) -> Line:
     time.sleep(seconds)
+    return line
+
+
+@registry.func
+def telling(line: Line) -> Line:
+    """Logs and prints, as users' functions do."""
+    if line.id == 7:
+        logging.getLogger(__name__).warning("line %d is worth a warning", line.id)
+        print(f"line {line.id} is printed", flush=True)
     return line
 
 

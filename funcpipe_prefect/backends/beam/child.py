@@ -26,6 +26,7 @@ __all__ = ["main"]
 
 _CANCEL_S = 5.0
 _NOISE = ("apitools not found", "No semi_persistent_directory found", "Discarding unparseable args")
+_WORKER_THREAD = "run_worker"
 _WORKER_LOGS = "apache_beam.runners.portability.local_job_service"
 _SEVERITIES = {2: logging.DEBUG, 3: logging.INFO, 4: logging.INFO, 5: logging.WARNING, 6: logging.ERROR}
 
@@ -85,11 +86,24 @@ class _Launch:
             self._run()
             self.code = 0
         except BaseException as error:
-            text = "".join(traceback.format_exception_only(type(error), error)).strip()
-            self.events.tell("failed", message=text[-4000:], job_id=getattr(self.job, "job_id", ""))
-            logging.getLogger(__name__).debug("the pipeline failed", exc_info=error)
+            self.fail(error)
         finally:
             self.ended.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell why the pipeline failed, and let the process end."""
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+        self.events.tell("failed", message=text[-4000:])
+        self.ended.set()
+
+    def of_thread(self, failure: threading.ExceptHookArgs) -> None:
+        """Notice the death of an SDK worker process: Beam's thread that waits for it fails, and Beam waits on."""
+        if (
+            failure.thread is not None
+            and failure.thread.name == _WORKER_THREAD
+            and failure.exc_value is not None
+        ):
+            self.fail(failure.exc_value)
 
     def _run(self) -> None:
         import apache_beam as beam
@@ -98,6 +112,7 @@ class _Launch:
         from funcpipe_prefect.backends.beam.jobs import find_job, is_worker_elsewhere, launched
         from funcpipe_prefect.backends.beam.options import as_flags, is_named
         from funcpipe_prefect.backends.beam.splits import RunStage
+        from funcpipe_prefect.backends.work import loaded, sweep
         from funcpipe_prefect.store import Handover, JobRecord
 
         request = self.request
@@ -113,6 +128,8 @@ class _Launch:
         else:
             if before is not None:  # cancelled, or its workers were part of a process that is gone
                 before.cancel()
+            if handover.is_known():  # an attempt before this one may have been killed
+                sweep(loaded(request.job), (key for one in request.work for key in one.keys))
             handover.begin(request.attempt)
             pipeline = beam.Pipeline(options=options)
             run = RunStage(request.job, request.index, request.work, handover, request.attempt)
@@ -129,9 +146,9 @@ class _Launch:
         from funcpipe_prefect.store import Handover
 
         def ask() -> None:
-            Handover(self.request.storage, self.request.key).stop()
             if self.job is not None and not self.ended.is_set():
                 self.job.cancel()
+            Handover(self.request.storage, self.request.key).stop()
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
@@ -151,6 +168,7 @@ def main() -> None:
     events.setLevel(request.log_level)
     logging.getLogger().setLevel(min(request.log_level, logging.INFO))
     launch = _Launch(request, events)
+    threading.excepthook = launch.of_thread
     threading.Thread(target=launch.run, name="funcpipe-beam", daemon=True).start()
     while not launch.ended.wait(0.1) and not signals:
         pass
@@ -159,7 +177,8 @@ def main() -> None:
             launch.cancel()
         end_descendants()
         os._exit(128 + signals[0])
-    atexit._run_exitfuncs()  # what a runner started, such as a job server, ends here
+    if launch.code == 0:
+        atexit._run_exitfuncs()  # what a runner started, such as a job server, ends in good order
     logging.shutdown()
     os._exit(launch.code)  # threads of gRPC may never end by themselves
 

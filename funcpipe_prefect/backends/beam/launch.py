@@ -102,13 +102,13 @@ def run_on_beam(
     missing = tuple(one for one in work if one.number not in outcome.receipts)
     if missing:
         request = _request(job, blob, index, missing, key)
-        with _Following(request, log) as following:
-            try:
+        try:
+            with _Following(request, log) as following:
                 for event in following.events(take_over):
                     _note(outcome, event, log)
-            except BaseException:
-                handover.stop()  # there may be workers that no signal reaches
-                raise
+        except BaseException:
+            handover.stop()  # there may be workers that no signal reaches
+            raise
         take_over()
         _check_whole(outcome, request, handover, job.stages[index].name, following.ending())
     handover.clear()
