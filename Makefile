@@ -10,7 +10,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test lint type format bench bench-compare ui lock setup clean
+.PHONY: run test engines lint type format bench bench-compare ui lock setup clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,10 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Real engines for tests of the Beam backend, by Go and Maven; what cannot be had is skipped with its reason.
+engines: setup
+	$(BIN)/python -m tests.engines
 
 lint: setup type
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,32 @@ def pairs(ours: Callable[[], object], other: Callable[[], object], n: int) -> tu
         for work, taken in ((ours, mine), (other, others))[:: 1 if index % 2 == 0 else -1]:
             taken.append(seconds(work))
     return mine, others
+
+
+def in_turn(
+    works: Mapping[str, Callable[[], object]], n: int, prepare: Callable[[str], object]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Time several works in turn, n times each; who goes first changes from round to round.
+
+    Args:
+        works: By name.
+        n: The rounds.
+        prepare: Called with a work's name before it, outside its time.
+
+    Returns:
+        The seconds of each work, and those of the processor in this process, round by round.
+    """
+    names = list(works)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    computed: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(n):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            prepare(name)
+            before = time.process_time()
+            taken[name].append(seconds(works[name]))
+            computed[name].append(time.process_time() - before)
+    return taken, computed
 
 
 def summary(values: Sequence[float], digits: int = 4) -> dict[str, Any]:

@@ -127,25 +127,28 @@ def dask_address(server_url: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def beam_service(module: str, port: int, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start one of Beam's own services in a process, and wait until it listens."""
+@contextmanager
+def listening(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a service for the block, from when it listens at its port."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            command,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-    end = time.monotonic() + 60
-    while True:
-        assert process.poll() is None, f"{module} ended: {log.read_text()[-2000:]}"
-        assert time.monotonic() < end, f"{module} did not start: {log.read_text()[-2000:]}"
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
-        time.sleep(0.1)
+    with ending(process):
+        end = time.monotonic() + 60
+        while True:
+            assert process.poll() is None, f"{command[0]} ended: {log.read_text()[-2000:]}"
+            assert time.monotonic() < end, f"{command[0]} did not start: {log.read_text()[-2000:]}"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield process
 
 
 @contextmanager
@@ -153,8 +156,8 @@ def a_job_service(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
     """Beam's own portable job service in a process: its endpoint, and the process."""
     port = free_port()
     module = "apache_beam.runners.portability.local_job_service_main"
-    process = beam_service(module, port, folder / "job_service.log", "--port", str(port))
-    with ending(process):
+    command = [sys.executable, "-m", module, "--port", str(port)]
+    with listening(command, port, folder / "job_service.log") as process:
         yield f"localhost:{port}", process
 
 

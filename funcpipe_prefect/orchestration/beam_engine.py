@@ -43,15 +43,17 @@ def beam_task(
         )
     except RunCancelled as error:
         return Cancelled(message=str(error))
-    _tell(outcome, logger)
+    _tell(outcome, loaded(job).stages[index], logger)
     return outcome.receipts
 
 
-def _tell(outcome: Outcome, logger: Any) -> None:
+def _tell(outcome: Outcome, stage: Stage, logger: Any) -> None:
+    order = {name: index for index, name in enumerate(["source", *stage.name.split("+")])}
     if outcome.state:
         logger.info("Beam job %s", " ".join([outcome.job_id, outcome.state]).strip())
-    for operator, values in outcome.counters.items():
-        logger.info("%s: %s", operator, ", ".join(f"{number} {name}" for name, number in values.items()))
+    for operator, values in sorted(outcome.counters.items(), key=lambda item: order.get(item[0], len(order))):
+        told = (f"{values[name]} {name}" for name in ("in", "out", "dropped", "errors") if name in values)
+        logger.info("%s: %s", operator, ", ".join(told))
 
 
 class BeamEngine:

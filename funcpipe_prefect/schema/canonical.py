@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from funcpipe_prefect.schema.types import Approximate, hints_of, is_model, is_set, types_within
+from funcpipe_prefect.schema.types import Approximate, field_names, hints_of, is_model, is_set, types_within
 from funcpipe_prefect.schema.values import Walk, decode_foreign, difference, encode_foreign
 
 __all__ = ["canonical_encoder"]
@@ -82,9 +82,12 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
     if float not in types_within(tp) or any(map(is_model, types_within(tp))):
         return None
     decode = msgspec.msgpack.Decoder(tp, dec_hook=decode_foreign).decode
+    has_them = _floats_at_a_glance(tp)
 
     def as_floats(record: Any) -> tuple[Any, bytes]:
         data = encode(record)
+        if has_them is not None and record.__class__ is tp and has_them(record):
+            return record, data
         try:
             back = decode(data)
         except (ValueError, TypeError):
@@ -93,6 +96,37 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
         return (record, data) if again == data or difference(record, back) else (back, again)
 
     return as_floats
+
+
+_FLOAT = {float}
+
+
+def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
+    """Make the function that tells quickly that a record has floats wherever its class declares them.
+
+    Returns:
+        None for classes whose floats are not all in fields of type `float` or `list[float]`.
+    """
+    if field_names(tp) is None:
+        return None
+    single, many = [], []
+    for name, hint in hints_of(tp).items():
+        if hint is float:
+            single.append(name)
+        elif get_origin(hint) is list and get_args(hint) == (float,):
+            many.append(name)
+        elif float in types_within(hint):
+            return None
+
+    def is_of_floats(values: Any) -> bool:
+        return values.__class__ is list and set(map(type, values)) <= _FLOAT
+
+    def has_them(record: Any) -> bool:
+        return all(getattr(record, name).__class__ is float for name in single) and all(
+            is_of_floats(getattr(record, name)) for name in many
+        )
+
+    return has_them
 
 
 def _is_approximate(hint: Any) -> bool:

@@ -99,6 +99,7 @@ class Inventory:
         try:
             self._fs, root = fsspec.url_to_fs(url)
             found = _gathered(self._fs, f"{root.rstrip('/')}/partitions")
+            self._launches = _by_launch(self._fs, f"{root.rstrip('/')}/launches")
         except (OSError, ValueError, ImportError) as error:
             raise SourceError(f"{url} cannot be listed: {error}") from error
         self.stages = [one for one in found if pipeline is None or self._belongs(one, pipeline)]
@@ -138,6 +139,10 @@ class Inventory:
                 yield Removal(
                     one.key, "lock of a run that ended early", {str(lock.path): one.files[str(lock.path)][0]}
                 )
+        for key, files in self._launches.items():
+            if all(self.now - changed > _ORPHAN_S for _, changed in files.values()):
+                sizes = {path: size for path, (size, _) in files.items()}
+                yield Removal(key, "handed over by a launch that ended early", sizes)
 
     def _why_whole(self, one: StoredFiles, older_than_s: float | None, *, unused: bool) -> str:
         if one.receipt is None:
@@ -197,6 +202,15 @@ def _gathered(fs: Any, root: str) -> list[StoredFiles]:
             with suppress(OSError, ValueError):
                 one.receipt = unsealed(fs.cat_file(path))
     return list(stages.values())
+
+
+def _by_launch(fs: Any, root: str) -> dict[str, dict[str, tuple[int, float]]]:
+    """Sizes and times of what launched stages have handed over, by launch."""
+    launches: dict[str, dict[str, tuple[int, float]]] = {}
+    for path, info in fs.find(root, detail=True).items():
+        key = path.rpartition("/")[0].rpartition("/")[2]
+        launches.setdefault(key, {})[path] = (int(info["size"] or 0), _changed(info))
+    return launches
 
 
 def _changed(info: Mapping[str, Any]) -> float:

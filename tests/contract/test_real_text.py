@@ -1,4 +1,4 @@
-"""Real abstracts and really messy files, on one core and on Dask."""
+"""Real abstracts and really messy files, on one core, on Dask and on Beam."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from funcpipe_prefect import RunReport, load_pipeline, run_local
+from tests.conftest import BEAM_MODES
+from tests.contract.test_backends import content, engine
 
 
 def rag(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
@@ -54,20 +56,35 @@ def test_abstracts_give_one_digest_for_any_splits_and_batches(arxiv: Path, tmp_p
         adds_up(report)
 
 
-@pytest.mark.prefect
-def test_abstracts_give_the_local_digest_on_dask(
-    arxiv: Path, tmp_path: Path, prefect_api: str, dask_address: str
-) -> None:
+def summed(folder: Path, source: dict[str, Any]) -> dict[str, Any]:
+    """The same with a word count in place of the embedding, and stored chunks: two stages that cost little."""
+    mapping = rag(folder, source)
+    mapping["imports"].append("tests.registries.abstracts")
+    mapping["operators"][2] = {"type": "BatchMap", "name": "sum_up", "func": "sum_up", "max_batch_size": 128}
+    mapping["operators"][3]["params"] = {"path": str(folder / "out")}
+    return {**mapping, "materialization_points": ["chunk"]}
+
+
+def assert_as_on_one_core(folder: Path, mapping: dict[str, Any], backend: str, given: dict[str, Any]) -> None:
+    """Run on a backend and on one core, with nothing shared: the same counts, digest and bytes."""
     from funcpipe_prefect import run_pipeline
 
-    mapping = rag(tmp_path, {"type": "jsonl", "path": str(arxiv), "splits": 32})
-    local = run_local(load_pipeline(mapping, output=str(tmp_path / "local")))
-    dask = run_pipeline(mapping, backend="dask", overrides={"resources.address": dask_address})
-    assert (dask.digest, dask.operators) == (local.digest, local.operators)
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "local").iterdir())
-    for name in names:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    report = run_pipeline(mapping, backend=backend, overrides=given)
+    elsewhere = {"cache.storage": str(folder / "store2"), "errors.path": str(folder / "letters2")}
+    local = run_local(load_pipeline(mapping, output=str(folder / "local"), overrides=elsewhere))
+    assert (report.digest, report.operators) == (local.digest, local.operators)
+    assert content(folder / "out") == content(folder / "local") != {}
+    assert content(folder / "letters") == content(folder / "letters2")
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("name", ["dask", *BEAM_MODES])
+def test_abstracts_give_the_digest_and_bytes_of_one_core(
+    arxiv: Path, tmp_path: Path, prefect_api: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    make = rag if name == "dask" else summed
+    mapping = make(tmp_path, {"type": "jsonl", "path": str(arxiv), "splits": 32})
+    assert_as_on_one_core(tmp_path, mapping, *engine(name, request))
 
 
 @pytest.mark.parametrize("undecodable", ["collect", "replace"])
@@ -87,15 +104,12 @@ def test_messy_files_are_all_accounted_for(shared_data: Path, tmp_path: Path, un
 
 
 @pytest.mark.prefect
-def test_messy_files_give_the_local_digest_on_dask(
-    shared_data: Path, tmp_path: Path, prefect_api: str, dask_address: str
+@pytest.mark.parametrize("name", ["dask", "beam"])
+def test_messy_files_give_the_digest_and_bytes_of_one_core(
+    shared_data: Path, tmp_path: Path, prefect_api: str, name: str, request: pytest.FixtureRequest
 ) -> None:
-    from funcpipe_prefect import run_pipeline
-
     mapping = rag(tmp_path, {"type": "text", "path": f"{shared_data / 'messy'}/**"})
-    local = run_local(load_pipeline(mapping, output=str(tmp_path / "local")))
-    dask = run_pipeline(mapping, backend="dask", overrides={"resources.address": dask_address})
-    assert (dask.digest, dask.operators, dask.errors) == (local.digest, local.operators, local.errors)
+    assert_as_on_one_core(tmp_path, mapping, *engine(name, request))
 
 
 @pytest.mark.parametrize(

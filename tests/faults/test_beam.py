@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import PROCESSES, ROOT, a_job_service, beam_service, ending, free_port, portable
+from tests.conftest import PROCESSES, ROOT, a_job_service, free_port, listening, portable
 from tests.faults.test_cancellation import assert_it_is_over, cancel, eventually, run_of, temporary_files
 from tests.faults.test_kills import FUNCPIPE, content, spec, started, wait_for, write_input
 from tests.faults.test_seeded_kills import reference
@@ -120,18 +121,13 @@ def runner(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
                 yield portable(endpoint, environment_type="EXTERNAL", environment_config=pool)
 
 
-def a_worker_pool(folder: Path) -> Any:
+@contextmanager
+def a_worker_pool(folder: Path) -> Iterator[str]:
     """SDK workers in a process of their own, as on another machine."""
-    import contextlib
-
-    @contextlib.contextmanager
-    def pool() -> Iterator[str]:
-        port = free_port()
-        process = beam_service("tests.faults.worker_pool", port, folder / "pool.log", str(port))
-        with ending(process):
-            yield f"localhost:{port}"
-
-    return pool()
+    port = free_port()
+    command = [sys.executable, "-m", "tests.faults.worker_pool", str(port)]
+    with listening(command, port, folder / "pool.log"):
+        yield f"localhost:{port}"
 
 
 def test_a_cancelled_run_ends_job_and_processes_within_seconds(

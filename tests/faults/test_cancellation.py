@@ -137,7 +137,10 @@ def test_tasks_on_a_cluster_of_somebody_else_are_called_back(
         eventually(lambda: not temporary_files(tmp_path), 10, "temporary files are left")
 
 
-def test_a_run_under_a_worker_leaves_nothing(tmp_path: Path, prefect_api: str, work_pool: str) -> None:
+@pytest.mark.parametrize("backend", ["dask", "beam"])
+def test_a_run_under_a_worker_leaves_nothing(
+    tmp_path: Path, prefect_api: str, work_pool: str, backend: str
+) -> None:
     from prefect.client.orchestration import get_client
     from prefect.deployments.runner import EntrypointType
 
@@ -146,7 +149,7 @@ def test_a_run_under_a_worker_leaves_nothing(tmp_path: Path, prefect_api: str, w
     path = slow_pipeline(tmp_path, "under")
     deployment = run_pipeline.to_deployment(
         name=f"cancel-{work_pool}", work_pool_name=work_pool, entrypoint_type=EntrypointType.MODULE_PATH,
-        parameters={"pipeline": str(path), "backend": "dask"},
+        parameters={"pipeline": str(path), "backend": backend},
     )  # fmt: skip
     with get_client(sync_client=True) as client:
         run_id = client.create_flow_run_from_deployment(deployment.apply()).id

@@ -459,3 +459,19 @@ def test_fields_are_the_record_s_own() -> None:
 )
 def test_types_have_the_names_that_a_pipeline_file_uses(tp: Any, name: str) -> None:
     assert type_name(tp).endswith(name.rpartition(".")[2])
+
+
+@dataclasses.dataclass
+class Vectors:
+    one: float
+    many: list[float]
+
+
+def test_integers_and_floats_that_are_equal_have_one_digest_wherever_floats_are_declared() -> None:
+    encode = canonical_encoder(Vectors)
+    as_floats = encode(Vectors(1.0, [2.0, 3.0]))
+    for record in (Vectors(1, [2.0, 3.0]), Vectors(1.0, [2.0, 3]), Vectors(1.0, [2, 3]), Vectors(1, [2, 3])):
+        assert encode(record) == as_floats
+    assert encode(Vectors(1.0, [2.0, 3.5])) != as_floats
+    for odd in (Vectors(None, []), Vectors(1.0, None), Vectors(1.0, (2.0,)), Vectors(True, ["x"])):  # type: ignore[arg-type]
+        assert encode(odd) == encode(dataclasses.replace(odd)), "what does not fit its type has an encoding"

@@ -1,8 +1,9 @@
 """The Beam process: launches one pipeline, waits for it, and tells the task what happens.
 
 Everything that it tells is a line of JSON on a pipe of its own: log records, the job's id, its end
-with the runner's counters. The pipeline runs in a thread beside the main one, which stays free to
-hear signals: SIGTERM cancels the job, SIGHUP or the end of the lifeline leaves it to the next attempt.
+with the runner's counters. The pipeline runs in the main thread, which some runners need; a thread
+beside it hears signals at once, whatever the main one does: SIGTERM cancels the job, SIGHUP or the
+end of the lifeline leaves it to the next attempt.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import json
 import logging
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, die_with_parent, end_descendants
@@ -73,28 +75,25 @@ def _of_worker(record: logging.LogRecord) -> tuple[int, str, str]:
 
 @dataclass
 class _Launch:
-    """One launch: the thread that runs it and what the main thread needs to end it."""
+    """One launch, and what is needed to end it from another thread."""
 
     request: Request
     events: _Events
     job: Any = None
-    code: int = 1
-    ended: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """Launch and wait; give the exit code."""
         try:
             self._run()
-            self.code = 0
         except BaseException as error:
-            self.fail(error)
-        finally:
-            self.ended.set()
+            self.tell_failure(error)
+            return 1
+        return 0
 
-    def fail(self, error: BaseException) -> None:
-        """Tell why the pipeline failed, and let the process end."""
+    def tell_failure(self, error: BaseException) -> None:
+        """Tell why the pipeline failed."""
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
         self.events.tell("failed", message=text[-4000:])
-        self.ended.set()
 
     def of_thread(self, failure: threading.ExceptHookArgs) -> None:
         """Notice the death of an SDK worker process: Beam's thread that waits for it fails, and Beam waits on."""
@@ -103,7 +102,8 @@ class _Launch:
             and failure.thread.name == _WORKER_THREAD
             and failure.exc_value is not None
         ):
-            self.fail(failure.exc_value)
+            self.tell_failure(failure.exc_value)
+            _end(1)
 
     def _run(self) -> None:
         import apache_beam as beam
@@ -146,7 +146,7 @@ class _Launch:
         from funcpipe_prefect.store import Handover
 
         def ask() -> None:
-            if self.job is not None and not self.ended.is_set():
+            if self.job is not None:
                 self.job.cancel()
             Handover(self.request.storage, self.request.key).stop()
 
@@ -158,36 +158,43 @@ class _Launch:
 def main() -> None:
     """Launch what standard input asks for."""
     die_with_parent()
-    signals: list[int] = []
+    wakeup, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _: signals.append(received))
+        signal.signal(number, lambda *_: None)
     events = _Events(int(os.environ[EVENTS]))
-    threading.Thread(target=_end_with_lifeline, args=(int(os.environ[LIFELINE]),), daemon=True).start()
     logging.basicConfig(level=logging.INFO, handlers=[events], format="%(message)s", force=True)
     request: Request = pickle.load(sys.stdin.buffer)
     events.setLevel(request.log_level)
     logging.getLogger().setLevel(min(request.log_level, logging.INFO))
     launch = _Launch(request, events)
     threading.excepthook = launch.of_thread
-    threading.Thread(target=launch.run, name="funcpipe-beam", daemon=True).start()
-    while not launch.ended.wait(0.1) and not signals:
-        pass
-    if signals:
-        if signal.SIGHUP not in signals:
-            launch.cancel()
-        end_descendants()
-        os._exit(128 + signals[0])
-    if launch.code == 0:
+    lifeline = int(os.environ[LIFELINE])
+    threading.Thread(target=_listen, args=(launch, wakeup, lifeline), daemon=True).start()
+    code = launch.run()
+    if code == 0:
         atexit._run_exitfuncs()  # what a runner started, such as a job server, ends in good order
+    _end(code)
+
+
+def _listen(launch: _Launch, wakeup: int, lifeline: int) -> None:
+    """End the process when it is told to, or when its guard is gone."""
+    asked: set[int] = set()
+    while not asked & {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+        ready, _, _ = select.select([wakeup, lifeline], [], [])
+        asked |= set(os.read(wakeup, 64)) if wakeup in ready else set()
+        asked |= {int(signal.SIGHUP)} if lifeline in ready else set()
+    if asked & {signal.SIGTERM, signal.SIGINT}:
+        launch.cancel()
+    _end(128 + max(asked))
+
+
+def _end(code: int) -> None:
+    """End this process and all below it; threads of gRPC may never end by themselves."""
     logging.shutdown()
-    os._exit(launch.code)  # threads of gRPC may never end by themselves
-
-
-def _end_with_lifeline(descriptor: int) -> None:
-    """End this process and all below it when the guard is gone."""
-    os.read(descriptor, 1)
     end_descendants()
-    os._exit(128 + signal.SIGHUP)
+    os._exit(code)
 
 
 if __name__ == "__main__":

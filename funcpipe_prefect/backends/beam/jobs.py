@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -170,14 +170,3 @@ def _on_dataflow(options: PipelineOptions, name: str) -> RunningJob | None:
     runner = DataflowRunner()
     runner.dataflow_client = client
     return _ResultJob(DataflowPipelineResult(client.get_job(job_id), runner, options), job_id)
-
-
-def counter_rows(counters: Counters) -> Iterator[tuple[str, str]]:
-    """Describe counters for a log, an operator a row."""
-    for operator, values in counters.items():
-        yield (
-            operator,
-            ", ".join(
-                f"{values[name]} {name}" for name in ("in", "out", "dropped", "errors") if name in values
-            ),
-        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -48,13 +49,15 @@ def problems(runner: str, options: Mapping[str, Any]) -> Iterator[dict[str, str]
     """
     try:
         create_runner(runner)
+        if is_named(runner, "DataflowRunner"):
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
     except (ImportError, ValueError, AttributeError, TypeError) as error:
         names = [name for name in StandardOptions.KNOWN_RUNNER_NAMES if not name.startswith("Test")]
         is_known = any(is_named(runner, name) for name in names)
         yield _problem(
             "runner", "FP503", "runner is not available" if is_known else "unknown runner", f'"{runner}"',
             ", ".join(names) + ", or the import path of a runner class",
-            str(error) if is_known else near_misses(runner, names),
+            f"{error}; install what the runner needs, such as apache-beam[gcp] for Dataflow" if is_known else near_misses(runner, names),
         )  # fmt: skip
     parser = _parser()
     known = {

@@ -1,0 +1,124 @@
+"""The work of the RAG example as a Beam user writes it: records are elements, each step a transform."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import msgspec
+
+from benchmarks.by_hand import BATCH
+from funcpipe_prefect import Err, Registry
+from funcpipe_prefect.examples import rag
+
+registry = Registry()
+
+
+@registry.func
+def sha_batch(batch: list[rag.Chunk]) -> list[rag.EmbeddedChunk]:
+    """Embed passages at next to no cost: the 32 bytes of a hash."""
+    return [rag.EmbeddedChunk(c.doc_id, c.index, c.title, c.text, _sha(c.text)) for c in batch]
+
+
+def _sha(text: str) -> list[float]:
+    return [byte / 255 for byte in hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()]
+
+
+class HashBatch(beam.DoFn):
+    """Batches of chunks to embedded chunks; the model is built once for each worker."""
+
+    def setup(self) -> None:
+        self._model = rag.hash_embedder()
+
+    def process(self, batch: list[rag.Chunk]) -> list[rag.EmbeddedChunk]:
+        return rag.hash_batch(batch, hash_embedder=self._model)
+
+
+class ShaBatch(beam.DoFn):
+    """The same without a model."""
+
+    def process(self, batch: list[rag.Chunk]) -> list[rag.EmbeddedChunk]:
+        return sha_batch(batch)
+
+
+EMBED = {"hash_batch": HashBatch, "sha_batch": ShaBatch}
+
+
+class Decode(beam.DoFn):
+    """Lines to documents, by the standard library's `json` or by msgspec."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+
+    def setup(self) -> None:
+        by_msgspec = msgspec.json.Decoder(rag.RawDoc).decode
+        self._decode: Callable[[str], rag.RawDoc] = by_msgspec if self._codec == "msgspec" else _by_json
+
+    def process(self, line: str) -> Iterator[rag.RawDoc]:
+        yield self._decode(line)
+
+
+class Encode(beam.DoFn):
+    """Embedded chunks to lines, by the standard library's `json` or by msgspec."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+
+    def setup(self) -> None:
+        encode = msgspec.json.Encoder().encode
+        self._encode: Callable[[Any], str] = (
+            (lambda chunk: encode(chunk).decode())
+            if self._codec == "msgspec"
+            else lambda chunk: json.dumps(vars(chunk))
+        )
+
+    def process(self, chunk: rag.EmbeddedChunk) -> Iterator[str]:
+        yield self._encode(chunk)
+
+
+def _by_json(line: str) -> rag.RawDoc:
+    fields = json.loads(line)
+    return rag.RawDoc(fields["doc_id"], fields["title"], abstract=fields["abstract"])
+
+
+def clean(doc: rag.RawDoc) -> list[rag.CleanDoc]:
+    """Clean a document; one without text gives nothing."""
+    result = rag.clean_doc(doc)
+    return [] if isinstance(result, Err) else [result.value]
+
+
+class Work(beam.PTransform[Any, Any]):
+    """Documents to embedded chunks.
+
+    Args:
+        embed: Name of the function that embeds.
+    """
+
+    def __init__(self, embed: str) -> None:
+        super().__init__()
+        self._embed = embed
+
+    def expand(self, documents: Any) -> Any:
+        return (
+            documents
+            | "clean" >> beam.FlatMap(clean)
+            | "chunk" >> beam.FlatMap(rag.chunk_doc, size=512, overlap=64)
+            | "batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
+            | "embed" >> beam.ParDo(EMBED[self._embed]())
+        )
+
+
+def read(pipeline: beam.Pipeline, documents: Path, codec: str) -> Any:
+    """Read the documents."""
+    lines = pipeline | "read" >> beam.io.ReadFromText(str(documents))
+    return lines | "decode" >> beam.ParDo(Decode(codec)).with_output_types(rag.RawDoc)
+
+
+def write(chunks: Any, folder: Path, codec: str) -> None:
+    """Write the chunks."""
+    lines = chunks | "encode" >> beam.ParDo(Encode(codec)).with_output_types(str)
+    _ = lines | "write" >> beam.io.WriteToText(str(folder / "part"), file_name_suffix=".jsonl")
