@@ -25,7 +25,7 @@ run: setup
 	$(BIN)/python flows/rag_ingest.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Real engines for tests of the Beam backend, by Go and Maven; what cannot be had is skipped with its reason.
 engines: setup

@@ -325,7 +325,7 @@ class ErrorSettings:
     Attributes:
         path: URL of the folder of dead letters.
         max_error_rate: The largest share of failed records, from 0 to 1; a run above it fails
-            before anything is published.
+            before anything is published. 1 sets no limit.
     """
 
     path: str

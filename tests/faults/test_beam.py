@@ -15,9 +15,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import PROCESSES, ROOT, a_job_service, free_port, listening, portable
+from funcpipe_prefect.errors import BackendError
+from tests.conftest import IN_MEMORY, PROCESSES, ROOT, a_job_service, free_port, listening, portable
 from tests.faults.test_cancellation import assert_it_is_over, cancel, eventually, run_of, temporary_files
-from tests.faults.test_kills import FUNCPIPE, content, spec, started, wait_for, write_input
+from tests.faults.test_kills import FUNCPIPE, content, deadly, spec, started, wait_for, write_input
 from tests.faults.test_seeded_kills import reference
 
 pytestmark = pytest.mark.prefect
@@ -226,3 +227,22 @@ def test_a_job_service_that_dies_fails_the_run_and_a_new_one_finishes_it(
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(mapping))
         assert started(tmp_path, "beam", PREFECT_API_URL=prefect_api).wait(120) == 0
     assert_same_bytes(tmp_path, mapping)
+
+
+@pytest.mark.parametrize("given", [IN_MEMORY, PROCESSES], ids=["in_memory", "processes"])
+def test_a_record_that_kills_its_process_every_time_fails_the_run_and_says_where(
+    tmp_path: Path, prefect_api: str, given: dict[str, Any]
+) -> None:
+    from funcpipe_prefect import run_pipeline
+
+    mapping = deadly(tmp_path, always=True)
+    mapping["resources"] = {}
+    with pytest.raises(
+        BackendError, match=r"slow\+tidy\+words\+write on DirectRunner: .*not done: in\.jsonl-"
+    ):
+        run_pipeline(mapping, backend="beam", overrides=given)
+    assert not (tmp_path / "out" / "_manifest.json").exists()
+    assert not temporary_files(tmp_path)
+    assert not [
+        one for one in psutil.Process().children(recursive=True) if "beam" in " ".join(one.cmdline()[1:3])
+    ]

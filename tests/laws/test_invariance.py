@@ -235,3 +235,18 @@ def test_an_answer_is_exact_whatever_the_cut_and_through_retries(tmp_path: Path)
 def test_a_combine_of_no_records_is_the_identity(tmp_path: Path) -> None:
     report = run_local(combine(tmp_path), [])
     assert (report.result, report.records_in) == (None, 0)
+
+
+def test_without_a_limit_a_record_may_fail_more_than_once(tmp_path: Path) -> None:
+    """Three words of one line fail: three dead letters for one record, and no limit was asked for."""
+    mapping = {
+        "imports": ["tests.registries.words"],
+        "operators": [
+            {"type": "FlatMap", "name": "words", "func": "words"},
+            {"type": "BatchMap", "name": "score", "func": "score"},
+        ],
+        "errors": {"path": str(tmp_path / "letters")},
+        "cache": {"storage": str(tmp_path / "store")},
+    }
+    report = run_local(load_pipeline(mapping), [{"id": 1, "text": "poison poison poison"}])
+    assert (report.status, report.records_in, report.errors) == ("completed", 1, 3)

@@ -161,15 +161,16 @@ def _check_whole(outcome: Outcome, request: Request, handover: Handover, stage: 
 
     A job may fail after all splits are done, in tidying up; nothing is missing then.
     """
-    missing = [one.number for one in request.work if one.number not in outcome.receipts]
+    missing = [one for one in request.work if one.number not in outcome.receipts]
     if not missing:
         return
     failures = handover.failures()
-    for number in missing:
-        if number in failures:
-            raise failures[number]
+    for one in missing:
+        if one.number in failures:
+            raise failures[one.number]
     how = f"the job ended {outcome.state}" if outcome.state else "the Beam process ended before its pipeline"
-    raise BackendError(f"{stage} on {request.runner}: {how}, {len(missing)} splits are missing; {ending}")
+    names = ", ".join(one.split.name for one in missing[:3]) + (", …" if len(missing) > 3 else "")
+    raise BackendError(f"{stage} on {request.runner}: {how}; not done: {names}; {ending}")
 
 
 class _Following:
