@@ -10,7 +10,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test engines lint type format bench bench-compare ui lock setup clean
+.PHONY: run test test-runners engines lint type format bench bench-compare ui lock setup clean
 
 setup: $(STAMP)
 
@@ -25,7 +25,11 @@ run: setup
 	$(BIN)/python flows/rag_ingest.py
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not runners'
+
+# The suite that all backends share, on further runners of Beam; with the engines, if they are there.
+test-runners: setup
+	$(BIN)/python -m pytest -n 2 --dist load -m runners
 
 # Real engines for tests of the Beam backend, by Go and Maven; what cannot be had is skipped with its reason.
 engines: setup

@@ -178,7 +178,14 @@ def portable(endpoint: str, **options: Any) -> dict[str, Any]:
     return {"beam.runner": "PortableRunner", "beam.options": given}
 
 
-BEAM_MODES = ["beam", "beam-processes", "beam-portable"]
+BEAM_MODES = [
+    pytest.param("beam", marks=pytest.mark.prefect),
+    *(
+        pytest.param(name, marks=[pytest.mark.prefect, pytest.mark.runners])
+        for name in ("beam-processes", "beam-portable")
+    ),
+]
+"""The Beam backend on Direct runners, in memory and by processes, and on a portable job service."""
 
 
 def beam_overrides(mode: str, request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -214,11 +221,3 @@ def work_pool(prefect_api: str, tmp_path: Path) -> Iterator[str]:
         )
         with ending(worker):
             yield name
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that two workers end at about the same time."""
-    order = ["faults", "e2e", "contract"]
-    items.sort(
-        key=lambda item: min((i for i, name in enumerate(order) if name in item.path.parts), default=9)
-    )

@@ -50,9 +50,7 @@ def spec(folder: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(
-    params=["local", *(pytest.param(name, marks=pytest.mark.prefect) for name in ("dask", *BEAM_MODES))]
-)
+@pytest.fixture(params=["local", pytest.param("dask", marks=pytest.mark.prefect), *BEAM_MODES])
 def run(request: pytest.FixtureRequest) -> Run:
     if request.param == "local":
         return lambda mapping, refresh_from=None, **overrides: run_local(

@@ -14,7 +14,7 @@ from tests.conftest import free_port, listening
 from tests.contract.test_real_text import assert_as_on_one_core, summed
 from tests.engines import FLINK, PRISM, Engine
 
-pytestmark = [pytest.mark.prefect, pytest.mark.engines]
+pytestmark = [pytest.mark.prefect, pytest.mark.runners]
 
 
 @pytest.fixture

@@ -42,15 +42,18 @@ def latest(name: str) -> tuple[Any, dict[str, Any]]:
             if run.start_time and run.name.startswith(name)
         ]
         flow_run = max(runs, key=lambda run: run.start_time)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60  # the server takes in the events of task runs in its own time
+        known: Any = None
         while True:
             task_runs = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
             )
-            settled = all(run.state and (run.state.is_final() or run.state.is_pending()) for run in task_runs)
-            if settled or time.monotonic() > end:
+            states = {run.id: run.state for run in task_runs}
+            settled = all(state and (state.is_final() or state.is_pending()) for state in states.values())
+            if (states and settled and states.keys() == known) or time.monotonic() > end:
                 return flow_run, {run.name: run for run in task_runs}
-            time.sleep(0.1)
+            known = states.keys()
+            time.sleep(0.5)
 
 
 def test_each_stage_and_split_is_a_task_run_with_a_name_that_explains_it(

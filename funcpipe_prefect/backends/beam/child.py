@@ -122,7 +122,8 @@ class _Launch:
             f"--runner={runner}", f"--job_name={request.job_name}", *as_flags(request.options),
         ])  # fmt: skip
         handover = Handover(request.storage, request.key)
-        before = find_job(runner, options, request.job_name)
+        kept = handover.job()
+        before = find_job(runner, options, request.job_name, kept.job_id if kept else "")
         if before is not None and is_worker_elsewhere(runner, options) and handover.is_open():
             self.job, attached = before, True
         else:

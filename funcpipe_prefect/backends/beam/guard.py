@@ -37,6 +37,7 @@ LIFELINE, EVENTS = "FUNCPIPE_LIFELINE", "FUNCPIPE_EVENTS"
 """The environment variables that tell the command its own file descriptors."""
 
 _PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
+_LONGEST_S = 30.0
 
 
 def die_with_parent() -> None:
@@ -47,8 +48,10 @@ def die_with_parent() -> None:
 
 def end_descendants() -> None:
     """Kill every process below this one, and those that they start meanwhile."""
-    own = psutil.Process()
-    while living := [one for one in own.children(recursive=True) if _is_alive(one)]:
+    own, end = psutil.Process(), time.monotonic() + _LONGEST_S
+    while time.monotonic() < end and (
+        living := [one for one in own.children(recursive=True) if _is_alive(one)]
+    ):
         for process in living:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -126,11 +126,18 @@ def is_worker_elsewhere(runner: str, options: PipelineOptions) -> bool:
     return bool(portable.job_endpoint) and kind not in ("LOOPBACK", "")
 
 
-def find_job(runner: str, options: PipelineOptions, name: str) -> RunningJob | None:
-    """Find a job of this name that has not ended, wherever the runner can list its jobs."""
+def find_job(runner: str, options: PipelineOptions, name: str, job_id: str = "") -> RunningJob | None:
+    """Find a job that has not ended, wherever the runner can list its jobs.
+
+    Args:
+        runner: As written.
+        options: The runner's.
+        name: Of the job.
+        job_id: What an attempt before this one has kept; serves where a job service tells no names.
+    """
     endpoint = options.view_as(PortableOptions).job_endpoint
     if endpoint and endpoint != "embed":
-        return _on_job_service(endpoint, name)
+        return _on_job_service(endpoint, name, job_id)
     if is_named(runner, "FlinkRunner"):
         master = options.view_as(FlinkRunnerOptions).flink_master
         return None if master in ("[local]", "[auto]") else _on_flink(master, name)
@@ -139,11 +146,12 @@ def find_job(runner: str, options: PipelineOptions, name: str) -> RunningJob | N
     return None
 
 
-def _on_job_service(endpoint: str, name: str) -> RunningJob | None:
+def _on_job_service(endpoint: str, name: str, job_id: str) -> RunningJob | None:
     service = beam_job_api_pb2_grpc.JobServiceStub(grpc.insecure_channel(endpoint))
     for job in service.GetJobs(beam_job_api_pb2.GetJobsRequest(), timeout=60, wait_for_ready=True).job_info:
         given = dict(job.pipeline_options.items()).get(_JOB_NAME)
-        if given == name and job.state not in portable_runner.TERMINAL_STATES:
+        is_it = given == name or (given is None and job.job_id == job_id)
+        if is_it and job.state not in portable_runner.TERMINAL_STATES:
             states = service.GetStateStream(beam_job_api_pb2.GetJobStateRequest(job_id=job.job_id))
             messages = service.GetMessageStream(beam_job_api_pb2.JobMessagesRequest(job_id=job.job_id))
             result = portable_runner.PipelineResult(service, job.job_id, messages, states)

@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ from funcpipe_prefect.backends.beam.guard import GRACE_S
 from funcpipe_prefect.backends.beam.options import child_environment, options_for
 from funcpipe_prefect.backends.beam.request import Request, SplitWork
 from funcpipe_prefect.backends.work import Job, finished, leaves_receipt
-from funcpipe_prefect.errors import BackendError
+from funcpipe_prefect.errors import BackendError, SinkError
 from funcpipe_prefect.plan import StageReceipt
 from funcpipe_prefect.running import check
 from funcpipe_prefect.store import Handover
@@ -107,7 +108,8 @@ def run_on_beam(
                 for event in following.events(take_over):
                     _note(outcome, event, log)
         except BaseException:
-            handover.stop()  # there may be workers that no signal reaches
+            with suppress(SinkError):
+                handover.stop()  # there may be workers that no signal reaches
             raise
         take_over()
         _check_whole(outcome, request, handover, job.stages[index].name, following.ending())
@@ -154,6 +156,7 @@ def _note(outcome: Outcome, event: Mapping[str, Any], log: Log) -> None:
             outcome.state, outcome.counters = event["state"], event["counters"]
         case "failed":
             outcome.state = "FAILED"
+            log(logging.ERROR, event["message"])
 
 
 def _check_whole(outcome: Outcome, request: Request, handover: Handover, stage: str, ending: str) -> None:
@@ -256,7 +259,8 @@ class _Following:
         if event["event"] == "log":
             self._log(event["level"], f"{event['logger']}: {event['message']}")
         else:
-            self._failure = event.get("message", "")
+            lines = event.get("message", "").strip().splitlines()
+            self._failure = lines[-1].strip() if lines else ""
             yield event
 
     def _plain(self, line: str, *, is_error: bool) -> None:
