@@ -24,12 +24,18 @@ $(STAMP): requirements.lock pyproject.toml
 run: setup
 	$(BIN)/python flows/rag_ingest.py
 
-test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not runners'
+# What looks at processes and clocks runs alone, so that nothing else takes its time.
+TIMED := tests/e2e tests/faults
+SPREAD := -n 2 --dist loadfile $(TIMED:%=--ignore=%)
 
-# The suite that all backends share, on further runners of Beam; with the engines, if they are there.
+test: setup
+	$(BIN)/python -m pytest $(SPREAD) -m 'not runners'
+	$(BIN)/python -m pytest $(TIMED) -m 'not runners'
+
+# What all backends are tested on, on further runners of Beam; with the engines, if they are there.
 test-runners: setup
-	$(BIN)/python -m pytest -n 2 --dist load -m runners
+	$(BIN)/python -m pytest $(SPREAD) --dist load -m runners
+	$(BIN)/python -m pytest $(TIMED) -m runners
 
 # Real engines for tests of the Beam backend, by Go and Maven; what cannot be had is skipped with its reason.
 engines: setup

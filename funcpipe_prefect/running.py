@@ -6,6 +6,8 @@ run can remove its own, and nobody else's, when it ends before its time.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +15,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["check", "new_token", "run_by", "stoppable", "temporary_name"]
+__all__ = ["check", "die_with_parent", "new_token", "run_by", "stoppable", "temporary_name"]
 
 T = TypeVar("T")
 
 _CHECK_EVERY_S = 0.2
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 _token: ContextVar[str] = ContextVar("funcpipe_token", default="")
 _check: ContextVar[Callable[[], None] | None] = ContextVar("funcpipe_check", default=None)
@@ -60,6 +63,15 @@ def check() -> None:
 def temporary_name() -> str:
     """Give a new file name that tells its run."""
     return f"{_token.get()}-{uuid.uuid4().hex}.tmp"
+
+
+def die_with_parent(number: int) -> None:
+    """Have this process sent a signal when the thread that started it ends; on Linux only.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, number)
 
 
 def stoppable(records: Iterable[T]) -> Iterator[T]:

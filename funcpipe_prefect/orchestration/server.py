@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import inspect
 import os
 import signal
@@ -23,12 +23,12 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from funcpipe_prefect.errors import BackendError
+from funcpipe_prefect.running import die_with_parent
 
 __all__ = ["flush_logs", "one_server"]
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 10
-_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 @contextmanager
@@ -105,13 +105,8 @@ def _started(port: int, output: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=functools.partial(die_with_parent, signal.SIGTERM),  # no server is left by a killed run
     )  # fmt: skip
-
-
-def _die_with_parent() -> None:
-    """End the server when the run is killed, so that no server is left behind."""
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def _is_healthy(server: subprocess.Popen[bytes], url: str) -> bool:

@@ -21,7 +21,7 @@ from tests.faults.test_cancellation import assert_it_is_over, cancel, eventually
 from tests.faults.test_kills import FUNCPIPE, content, deadly, spec, started, wait_for, write_input
 from tests.faults.test_seeded_kills import reference
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.runners]
 
 MODULES = {"guard": "beam.guard", "child": "beam.child", "worker": "sdk_worker_main"}
 

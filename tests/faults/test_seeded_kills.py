@@ -107,7 +107,10 @@ def mortal_cluster(server_url: str) -> Iterator[Any]:
 
 
 def worker_pids(cluster: Any) -> list[int]:
-    return [nanny.process.pid for nanny in cluster.workers.values() if nanny.process and nanny.process.pid]
+    """The workers that the scheduler knows: a nanny whose worker dies while it starts gives up."""
+    known = cluster.scheduler.workers
+    nannies = [nanny for nanny in cluster.workers.values() if nanny.worker_address in known]
+    return [nanny.process.pid for nanny in nannies if nanny.process and nanny.process.pid]
 
 
 @pytest.mark.prefect

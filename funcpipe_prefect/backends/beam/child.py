@@ -21,8 +21,9 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, die_with_parent, end_descendants
+from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, end_descendants
 from funcpipe_prefect.backends.beam.request import Request
+from funcpipe_prefect.running import die_with_parent
 
 __all__ = ["main"]
 
@@ -158,7 +159,7 @@ class _Launch:
 
 def main() -> None:
     """Launch what standard input asks for."""
-    die_with_parent()
+    die_with_parent(signal.SIGHUP)
     wakeup, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)

@@ -28,7 +28,9 @@ from contextlib import suppress
 
 import psutil
 
-__all__ = ["EVENTS", "GRACE_S", "LIFELINE", "die_with_parent", "end_descendants", "main"]
+from funcpipe_prefect.running import die_with_parent
+
+__all__ = ["EVENTS", "GRACE_S", "LIFELINE", "end_descendants", "main"]
 
 GRACE_S = 8.0
 """Seconds that the Beam process has to cancel its job before it is killed."""
@@ -36,14 +38,8 @@ GRACE_S = 8.0
 LIFELINE, EVENTS = "FUNCPIPE_LIFELINE", "FUNCPIPE_EVENTS"
 """The environment variables that tell the command its own file descriptors."""
 
-_PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
+_CHILD_SUBREAPER = 36
 _LONGEST_S = 30.0
-
-
-def die_with_parent() -> None:
-    """Have this process sent SIGHUP when the thread that started it ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGHUP)
 
 
 def end_descendants() -> None:
@@ -67,7 +63,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 def main() -> None:
     """Run the command until it ends or is to end; exit as it did."""
-    die_with_parent()
+    die_with_parent(signal.SIGHUP)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
     wakeup, signalled = os.pipe()

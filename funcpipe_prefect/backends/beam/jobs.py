@@ -65,7 +65,8 @@ class _ResultJob:
 
     def counters(self) -> Counters:
         found: dict[str, dict[str, int]] = {}
-        for one in self._result.metrics().query()["counters"]:
+        metrics = self._result.metrics()
+        for one in metrics.query()["counters"] if metrics is not None else ():
             name, value = one.key.metric.name, one.committed if one.committed is not None else one.attempted
             if name in ("in", "out", "dropped", "errors"):
                 operator = found.setdefault(one.key.metric.namespace, {})
