@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,9 @@ def members(process: subprocess.Popen[bytes], role: str) -> list[psutil.Process]
     return found
 
 
-def assert_all_gone(
-    family: list[psutil.Process], but: Callable[[psutil.Process], bool] = lambda _: False
-) -> None:
+def assert_all_gone(family: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(family, timeout=20)
-    left = [
-        one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE and not but(one)
-    ]
+    left = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not left, f"processes are left: {[one.cmdline() for one in left]}"
 
 
