@@ -7,8 +7,8 @@ Three ways to do the same work, all in this process on Beam's FnApiRunner, in me
     by_hand    ReadFromText → decode → clean → chunk → BatchElements → embed → encode → WriteToText
     compiled   the same with `to_ptransform(pipeline)` in place of clean … embed
 
-Reading and writing by hand uses the standard library's `json`; beside it, over less data, msgspec,
-which ours uses too, and an embedding that costs next to nothing, so that the rest shows.
+The embedding costs next to nothing, so that the rest shows. Reading and writing by hand uses the standard
+library's `json`; beside it, over less data, msgspec, which ours uses too, and the hash embedding.
 """
 
 from __future__ import annotations

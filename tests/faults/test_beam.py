@@ -175,7 +175,7 @@ def test_a_job_that_still_runs_is_found_again_and_not_launched_twice(
 ) -> None:
     with a_job_service(tmp_path) as (endpoint, _), a_worker_pool(tmp_path) as pool:
         given = portable(endpoint, environment_type="EXTERNAL", environment_config=pool)
-        mapping = slow(tmp_path, f"attach-{victim}", given, seconds=0.01)
+        mapping = slow(tmp_path, f"attach-{victim}", given, seconds=0.03)  # longer than a run takes to begin
         process = started(tmp_path, "beam", PREFECT_API_URL=prefect_api)
         wait_for(lambda: writes(tmp_path), process)
         before = jobs_at(endpoint)

@@ -19,11 +19,14 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, end_descendants
-from funcpipe_prefect.backends.beam.request import Request
+from funcpipe_prefect.backends.beam.request import Request, SplitWork
 from funcpipe_prefect.running import die_with_parent
+
+if TYPE_CHECKING:
+    from funcpipe_prefect.store import Handover
 
 __all__ = ["main"]
 
@@ -107,14 +110,12 @@ class _Launch:
             _end(1)
 
     def _run(self) -> None:
-        import apache_beam as beam
+        """Wait for the job of an attempt before this one, or launch one for what is still to be done."""
         from apache_beam.options.pipeline_options import PipelineOptions
 
-        from funcpipe_prefect.backends.beam.jobs import find_job, is_worker_elsewhere, launched
+        from funcpipe_prefect.backends.beam.jobs import find_job, is_worker_elsewhere
         from funcpipe_prefect.backends.beam.options import as_flags, is_named
-        from funcpipe_prefect.backends.beam.splits import RunStage
-        from funcpipe_prefect.backends.work import loaded, sweep
-        from funcpipe_prefect.store import Handover, JobRecord
+        from funcpipe_prefect.store import Handover
 
         request = self.request
         # Beam's own DirectRunner would fetch the Prism runner from the internet where it can.
@@ -125,23 +126,39 @@ class _Launch:
         handover = Handover(request.storage, request.key)
         kept = handover.job()
         before = find_job(runner, options, request.job_name, kept.job_id if kept else "")
-        if before is not None and is_worker_elsewhere(runner, options) and handover.is_open():
-            self.job, attached = before, True
-        else:
-            if before is not None:  # cancelled, or its workers were part of a process that is gone
-                before.cancel()
-            if handover.is_known():  # an attempt before this one may have been killed
-                sweep(loaded(request.job), (key for one in request.work for key in one.keys))
-            handover.begin(request.attempt)
-            pipeline = beam.Pipeline(options=options)
-            run = RunStage(request.job, request.index, request.work, handover, request.attempt)
-            _ = pipeline | "stage" >> run
-            self.job, attached = launched(pipeline), False
-            if self.job.job_id:
-                handover.keep_job(JobRecord(request.runner, self.job.job_id, request.attempt))
+        attached = before is not None and is_worker_elsewhere(runner, options) and handover.is_open()
+        if attached:
+            self.job = before
+        elif before is not None:  # cancelled, or its workers were part of a process that is gone
+            before.cancel()
+        work = tuple(one for one in request.work if one.number not in handover.done())
+        if not attached and work:
+            self._launch(handover, work, options)
+        if self.job is None:  # the job of the attempt before has done everything meanwhile
+            self.events.tell("done", state="DONE", job_id=kept.job_id if kept else "", counters={})
+            return
         self.events.tell("job", job_id=self.job.job_id, attached=attached)
         state = self.job.wait()
         self.events.tell("done", state=state, job_id=self.job.job_id, counters=self.job.counters())
+
+    def _launch(self, handover: Handover, work: tuple[SplitWork, ...], options: Any) -> None:
+        import apache_beam as beam
+
+        from funcpipe_prefect.backends.beam.jobs import launched
+        from funcpipe_prefect.backends.beam.splits import RunStage
+        from funcpipe_prefect.backends.work import loaded, sweep
+        from funcpipe_prefect.store import JobRecord
+
+        request = self.request
+        if handover.is_known():  # an attempt before this one may have been killed
+            sweep(loaded(request.job), (key for one in request.work for key in one.keys))
+        handover.begin(request.attempt)
+        pipeline = beam.Pipeline(options=options)
+        run = RunStage(request.job, request.index, work, handover, request.attempt)
+        _ = pipeline | "stage" >> run
+        self.job = launched(pipeline)
+        if self.job.job_id:
+            handover.keep_job(JobRecord(request.runner, self.job.job_id, request.attempt))
 
     def cancel(self) -> None:
         """Cancel the job, and stop workers whose runner does not cancel for real."""
