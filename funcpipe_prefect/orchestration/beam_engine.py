@@ -24,7 +24,7 @@ from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
-from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, merge_task
+from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, merge_task, retrying
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
@@ -102,11 +102,11 @@ class BeamEngine:
         work = [
             SplitWork(split, plan.splits[split], plan.keys[split], upstream.get(split)) for split in missing
         ]
-        key = _work_key(job, stage, keys.values())
+        key, retries = _work_key(job, stage, keys.values()), job.pipeline.retries
         options = {
             "task_run_name": stage.name,
             "name": stage.name,
-            "retries": job.pipeline.retries.sink if stage.kind == "write" else job.pipeline.retries.transform,
+            **retrying(retries, retries.sink if stage.kind == "write" else retries.transform),
             "persist_result": True,
             "cache_policy": PlannedKey(planned=key),
             "refresh_cache": bool(missing) and leaves_receipt(stage),
@@ -114,7 +114,7 @@ class BeamEngine:
         parameters = {
             "job": blob, "index": stage.index, "work": cloudpickle.dumps(work), "key": key, "notify": tell,
         }  # fmt: skip
-        made: dict[int, StageReceipt] = self._run(job, beam_task, options, parameters)
+        made: dict[int, StageReceipt] = self._run(beam_task, options, parameters)
         for split in missing:
             if not told:  # nothing ran: Prefect had the result
                 made[split] = replace(made[split], cached=True, warnings=())
@@ -134,19 +134,15 @@ class BeamEngine:
         self._retried(job, commit_task, "commit", {"entries": entries_and_splits})
 
     def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
-        options = {"task_run_name": name, "retries": job.pipeline.retries.sink}
-        return self._run(job, run, options, {"job": cloudpickle.dumps(job), **parameters})
-
-    def _run(self, job: Job, run: Any, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
-        """Run a task here; give its value, or raise what failed it."""
         retries = job.pipeline.retries
-        delays = {
-            "retry_delay_seconds": list(retries.delay_seconds),
-            "retry_jitter_factor": retries.jitter or None,
-        }
+        options = {"task_run_name": name, **retrying(retries, retries.sink)}
+        return self._run(run, options, {"job": cloudpickle.dumps(job), **parameters})
+
+    def _run(self, run: Any, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
+        """Run a task here; give its value, or raise what failed it."""
         self._cancellation.check()
         with run_by("", self._cancellation.check):
-            state = run.with_options(**options, **delays)(**parameters, return_state=True)
+            state = run.with_options(**options)(**parameters, return_state=True)
         self._cancellation.check()
         value = state.result(raise_on_failure=False)
         if state.is_completed():

@@ -37,13 +37,13 @@ from funcpipe_prefect.backends.work import (
 )
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import Commit, Split
+from funcpipe_prefect.ir import Commit, Retries, Split
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
 from funcpipe_prefect.plan import Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "merge_task", "record_task_run"]
+__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "merge_task", "record_task_run", "retrying"]
 
 
 _AWAY_AT_MOST_S = 900
@@ -53,6 +53,15 @@ def is_worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
     """Tell Prefect whether a failed task run is to be tried again."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, BaseException) and is_retryable(error)
+
+
+def retrying(retries: Retries, attempts: int) -> dict[str, Any]:
+    """Give the options of a Prefect task that is tried again so often, after the pipeline's delays."""
+    return {
+        "retries": attempts,
+        "retry_delay_seconds": list(retries.delay_seconds),
+        "retry_jitter_factor": retries.jitter or None,
+    }
 
 
 @task(name="funcpipe-stage", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
@@ -145,9 +154,7 @@ class PrefectEngine:
         options: dict[str, Any] = {
             "task_run_name": name,
             "name": stage.name,
-            "retries": retries.sink if stage.kind == "write" else retries.transform,
-            "retry_delay_seconds": list(retries.delay_seconds),
-            "retry_jitter_factor": retries.jitter or None,
+            **retrying(retries, retries.sink if stage.kind == "write" else retries.transform),
             "persist_result": True,
         }
         if leaves_receipt(stage):
@@ -220,12 +227,7 @@ class PrefectEngine:
 
     def _one(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries
-        options = {
-            "task_run_name": name,
-            "retries": retries.sink,
-            "retry_delay_seconds": list(retries.delay_seconds),
-            "retry_jitter_factor": retries.jitter or None,
-        }
+        options = {"task_run_name": name, **retrying(retries, retries.sink)}
         future = self._runner.submit(
             run.with_options(**options), {"job": cloudpickle.dumps(job), **parameters}
         )

@@ -21,7 +21,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, end_descendants
+from funcpipe_prefect.backends.beam.guard import EVENTS, LIFELINE, end_descendants, heard
 from funcpipe_prefect.backends.beam.request import Request, SplitWork
 from funcpipe_prefect.running import die_with_parent
 
@@ -41,7 +41,7 @@ class _Events(logging.Handler):
     """Writes events to the task, log records among them."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__()
+        super().__init__(logging.INFO)
         self._pipe = os.fdopen(descriptor, "w", buffering=1)
         self._writing = threading.Lock()
 
@@ -177,16 +177,10 @@ class _Launch:
 def main() -> None:
     """Launch what standard input asks for."""
     die_with_parent(signal.SIGHUP)
-    wakeup, signalled = os.pipe()
-    os.set_blocking(signalled, False)
-    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+    wakeup = heard(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     events = _Events(int(os.environ[EVENTS]))
     logging.basicConfig(level=logging.INFO, handlers=[events], format="%(message)s", force=True)
     request: Request = pickle.load(sys.stdin.buffer)
-    events.setLevel(request.log_level)
-    logging.getLogger().setLevel(min(request.log_level, logging.INFO))
     launch = _Launch(request, events)
     threading.excepthook = launch.of_thread
     lifeline = int(os.environ[LIFELINE])

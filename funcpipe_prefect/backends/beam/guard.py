@@ -30,7 +30,7 @@ import psutil
 
 from funcpipe_prefect.running import die_with_parent
 
-__all__ = ["EVENTS", "GRACE_S", "LIFELINE", "end_descendants", "main"]
+__all__ = ["EVENTS", "GRACE_S", "LIFELINE", "end_descendants", "heard", "main"]
 
 GRACE_S = 8.0
 """Seconds that the Beam process has to cancel its job before it is killed."""
@@ -61,16 +61,22 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def heard(*numbers: signal.Signals) -> int:
+    """Take signals as bytes on a pipe, which any thread can read at once; give its descriptor."""
+    wakeup, signalled = os.pipe()
+    os.set_blocking(signalled, False)
+    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return wakeup
+
+
 def main() -> None:
     """Run the command until it ends or is to end; exit as it did."""
     die_with_parent(signal.SIGHUP)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1, 0, 0, 0)
-    wakeup, signalled = os.pipe()
-    os.set_blocking(signalled, False)
-    signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
+    wakeup = heard(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     lifeline, events, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     reading, writing = os.pipe()
     own = {LIFELINE: str(reading), EVENTS: str(events)}

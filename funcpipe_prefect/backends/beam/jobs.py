@@ -19,6 +19,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
+from funcpipe_prefect.backends.beam.counters import COUNTERS
 from funcpipe_prefect.backends.beam.options import is_named
 
 __all__ = ["Counters", "RunningJob", "find_job", "is_worker_elsewhere", "launched"]
@@ -68,7 +69,7 @@ class _ResultJob:
         metrics = self._result.metrics()
         for one in metrics.query()["counters"] if metrics is not None else ():
             name, value = one.key.metric.name, one.committed if one.committed is not None else one.attempted
-            if name in ("in", "out", "dropped", "errors"):
+            if name in COUNTERS:
                 operator = found.setdefault(one.key.metric.namespace, {})
                 operator[name] = operator.get(name, 0) + int(value or 0)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +43,6 @@ class Request:
         storage: Root of the partition store.
         key: Names the work; 64 hexadecimal digits.
         attempt: Names this attempt.
-        log_level: The least level of log records to tell.
     """
 
     runner: str
@@ -56,4 +54,3 @@ class Request:
     storage: str
     key: str
     attempt: str
-    log_level: int = logging.INFO

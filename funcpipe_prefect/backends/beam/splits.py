@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 
+from funcpipe_prefect.backends.beam.counters import count
 from funcpipe_prefect.backends.beam.request import SplitWork
-from funcpipe_prefect.backends.work import Job, loaded, run_stage
+from funcpipe_prefect.backends.work import loaded, run_stage
 from funcpipe_prefect.errors import RunCancelled
 from funcpipe_prefect.ir import OperatorCounts
 from funcpipe_prefect.kernel import SOURCE
@@ -73,7 +73,7 @@ class _RunSplit(beam.DoFn):
             handover.put_failure(work.number, error)
             raise
         handover.put(work.number, receipt)
-        _count(job, job.stages[self._index], receipt)
+        count(own_counts(job.stages[self._index], receipt))
         yield work.number
 
 
@@ -99,15 +99,3 @@ def own_counts(stage: Stage, receipt: StageReceipt) -> tuple[OperatorCounts, ...
     if stage.kind == "count":
         names.add("count")
     return tuple(counts for counts in receipt.entry.counts if counts.name in names)
-
-
-def _count(job: Job, stage: Stage, receipt: StageReceipt) -> None:
-    for counts in own_counts(stage, receipt):
-        numbers = {
-            "in": counts.records_in,
-            "out": counts.records_out,
-            "dropped": counts.dropped,
-            "errors": counts.errors,
-        }
-        for name, number in numbers.items():
-            Metrics.counter(counts.name, name).inc(number)

@@ -16,10 +16,10 @@ try:
 except ModuleNotFoundError as error:
     raise BackendError(MISSING) from error
 
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from funcpipe_prefect.backends.beam.coders import ValueCoder, Values, record_hint
+from funcpipe_prefect.backends.beam.counters import count
 from funcpipe_prefect.ir import BatchMap, Combine, Function, Map, Pipeline, RecordOperator
 from funcpipe_prefect.kernel import Trace, bind, merge_totals, run_chain
 from funcpipe_prefect.result import ErrorInfo
@@ -178,14 +178,7 @@ class _Chain(beam.DoFn):
 
     def finish_bundle(self) -> None:
         """Hand the bundle's counts to Beam."""
-        for counts in self._trace.counts():
-            for name, count in (
-                ("in", counts.records_in),
-                ("out", counts.records_out),
-                ("dropped", counts.dropped),
-                ("errors", counts.errors),
-            ):
-                Metrics.counter(counts.name, name).inc(count)
+        count(self._trace.counts())
 
 
 def _locate(position: int) -> str:
