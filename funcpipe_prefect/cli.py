@@ -1,4 +1,4 @@
-"""The command line: `funcpipe validate | run | plan | backfill | schema | cache`.
+"""The command line: `funcpipe validate | run | plan | laws | backfill | schema | cache`.
 
 Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wrong.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
+from funcpipe_prefect.cli_laws import check_quickly, laws
 from funcpipe_prefect.errors import FuncPipeError, PipelineError, SourceError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app = App(
 )
 app.command(backfill)
 app.command(cache)
+app.command(laws)
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
 SetOption = Annotated[
@@ -159,6 +161,9 @@ def run(
     refresh_from: Annotated[
         str | None, Parameter(help="Operator from whose stage on nothing is used that was computed before.")
     ] = None,
+    check: Annotated[
+        bool, Parameter(help="Check the quick laws on a sample first; run only if they hold.", negative=())
+    ] = False,
     json_: JsonOption = False,
 ) -> int:
     """Run a pipeline: 0 done, 1 failed, 2 the pipeline or the command line is wrong."""
@@ -171,6 +176,8 @@ def run(
         stage_of(lower(built), refresh_from, f"--refresh-from {refresh_from}")
     again = {"refresh": refresh, "refresh_from": refresh_from}
     try:
+        if check:
+            check_quickly(built)
         with _shown_progress(quiet=json_ or not _notes.is_terminal) as progress:
             if chosen == "local":
                 report = _run_local(built, progress, **again)

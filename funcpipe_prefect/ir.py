@@ -68,6 +68,7 @@ class Function:
         params: Keyword arguments from the pipeline file, by name, in name order.
         artifacts: Artifacts that the function takes by parameter name.
         version: A pinned version that stands for the function's code in stage keys.
+        uses: Effects, such as `clock`, that its author vouches for before the laws.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Function:
     params: tuple[tuple[str, Any], ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     version: str | None = None
+    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,11 @@ class BatchMap(_RecordNode):
 
 @dataclass(frozen=True)
 class Combine:
-    """Terminal: every record lifted, then merged by a commutative monoid."""
+    """Terminal: every record lifted, then merged by a commutative monoid.
+
+    Attributes:
+        tolerance: Relative difference that rounding may make between two ways of merging.
+    """
 
     name: str
     lift: Function
@@ -114,6 +120,7 @@ class Combine:
     error_policy: ErrorPolicy = "collect"
     in_type: Any = Any
     transient: tuple[type[BaseException], ...] = ()
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,9 @@ class Monoid(Protocol[A]):
     """An identity, an associative operation, and the declaration that order does not matter.
 
     Optional members: `associative` (taken as True when absent), `fold(values)` to merge many
-    values at once in place of repeated `combine`, and `finish(total)` for an answer that is
-    derived from the total, such as a mean.
+    values at once in place of repeated `combine`, `finish(total)` for an answer that is derived
+    from the total, such as a mean, and `tolerance`, the relative difference that rounding may make
+    between two ways of merging (0 when absent).
     """
 
     commutative: bool

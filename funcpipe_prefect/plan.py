@@ -270,7 +270,8 @@ def plan_run(
 
 
 def _source_fingerprint(pipeline: Pipeline) -> str:
-    return fp.fingerprint(pipeline.source, pipeline.record_type)
+    source = getattr(pipeline.source, "stands_for", pipeline.source)
+    return fp.fingerprint(source, pipeline.record_type)
 
 
 def _chain_keys(root: str, split: Split, stages: Sequence[Stage]) -> tuple[str, ...]:

@@ -14,27 +14,41 @@ from funcpipe_prefect.fingerprint import pin
 from funcpipe_prefect.ir import Artifact
 from funcpipe_prefect.monoid import Monoid
 
-__all__ = ["Kind", "Registry", "SinkEntry", "SourceEntry"]
+__all__ = ["Effect", "Kind", "Registry", "SinkEntry", "SourceEntry", "StrategyEntry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-Kind: TypeAlias = Literal["func", "lift", "monoid", "artifact", "sink", "source", "record"]
+Kind: TypeAlias = Literal["func", "lift", "monoid", "artifact", "sink", "source", "record", "strategy"]
+Effect: TypeAlias = Literal["clock", "randomness", "network", "file", "environment", "process", "global"]
 
 
 @dataclass(frozen=True)
 class FuncEntry:
-    """A function or lift. `version`, when given, stands for its code in stage keys."""
+    """A function or lift.
+
+    Attributes:
+        version: When given, stands for its code in stage keys.
+        uses: Effects that its author vouches for: they do not change what it gives for a record.
+    """
 
     call: Callable[..., Any]
     version: str | None = None
+    uses: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
 class SinkEntry:
-    """A sink: a `RecordSink` class (or factory), or a plain function of one record."""
+    """A sink: a `RecordSink` class (or factory), or a plain function of one record.
+
+    Attributes:
+        trial: Gives parameters for a place below a folder, where the laws may try it.
+        visible: Gives what readers see of that place; by default the files in the folder.
+    """
 
     make: Callable[..., Any]
     idempotent: bool
     is_function: bool
+    trial: Callable[[str], Mapping[str, Any]] | None = None
+    visible: Callable[[str], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +59,17 @@ class SourceEntry:
     record: Any = None
 
 
+@dataclass(frozen=True)
+class StrategyEntry:
+    """A Hypothesis strategy for a type's values, or a function that makes it."""
+
+    record: Any
+    make: Any
+
+
 @dataclass
 class Registry:
-    """Names to functions, lifts, monoids, artifacts, sinks, sources and record types.
+    """Names to functions, lifts, monoids, artifacts, sinks, sources, record types and strategies.
 
     Example:
         >>> registry = Registry()
@@ -63,27 +85,47 @@ class Registry:
     @overload
     def func(self, call: F) -> F: ...
     @overload
-    def func(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
-    def func(self, call: F | None = None, *, name: str | None = None, version: str | None = None) -> Any:
+    def func(
+        self, *, name: str | None = None, version: str | None = None, uses: tuple[Effect, ...] = ()
+    ) -> Callable[[F], F]: ...
+    def func(
+        self,
+        call: F | None = None,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        uses: tuple[Effect, ...] = (),
+    ) -> Any:
         """Register a function for `Map`, `FlatMap` or `BatchMap`.
 
         Args:
             call: The function; its first parameter is the record, or the batch.
             name: Its name in pipeline files; the function's own by default.
             version: Stands for the function's code in cache keys, in place of its bytecode.
+            uses: Effects that you vouch for, such as `("clock",)` where only a log line tells the time;
+                `funcpipe laws` then says nothing of them.
 
         Raises:
             ValueError: The name is taken by something else.
         """
-        return self._decorate("func", call, name, lambda target: FuncEntry(target, version))
+        return self._decorate("func", call, name, lambda target: FuncEntry(target, version, uses))
 
     @overload
     def lift(self, call: F) -> F: ...
     @overload
-    def lift(self, *, name: str | None = None, version: str | None = None) -> Callable[[F], F]: ...
-    def lift(self, call: F | None = None, *, name: str | None = None, version: str | None = None) -> Any:
+    def lift(
+        self, *, name: str | None = None, version: str | None = None, uses: tuple[Effect, ...] = ()
+    ) -> Callable[[F], F]: ...
+    def lift(
+        self,
+        call: F | None = None,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        uses: tuple[Effect, ...] = (),
+    ) -> Any:
         """Register a lift: what turns a record into a value of a Combine's monoid."""
-        return self._decorate("lift", call, name, lambda target: FuncEntry(target, version))
+        return self._decorate("lift", call, name, lambda target: FuncEntry(target, version, uses))
 
     def monoid(self, name: str, monoid: Monoid[Any] | type, *, version: str | None = None) -> None:
         """Register a monoid: any object with `empty`, `combine` and `commutative`, or its class.
@@ -114,6 +156,8 @@ class Registry:
         name: str | None = None,
         idempotent: bool = False,
         version: str | None = None,
+        trial: Callable[[str], Mapping[str, Any]] | None = None,
+        visible: Callable[[str], Any] | None = None,
     ) -> Any:
         """Register a sink: a plain function of one record, or a class with the `RecordSink` methods.
 
@@ -122,12 +166,16 @@ class Registry:
             name: Its name in pipeline files.
             idempotent: Writing a record again leaves the same content. Required by the builder.
             version: Stands for its code in cache keys.
+            trial: Gives parameters for a place below a folder, where `funcpipe laws` may try the sink.
+            visible: Gives what readers see of that place, from the folder; by default its files.
         """
         return self._decorate(
             "sink",
             make,
             name,
-            lambda target: SinkEntry(_pinned(target, version), idempotent, not isinstance(target, type)),
+            lambda target: SinkEntry(
+                _pinned(target, version), idempotent, not isinstance(target, type), trial, visible
+            ),
         )
 
     def source(
@@ -158,6 +206,22 @@ class Registry:
         """Register a record type that no function's annotation mentions."""
         self._add("record", name or cls.__name__, cls)
         return cls
+
+    def strategy(self, record: Any, make: Any = None) -> Any:
+        """Register how the laws draw values of a type, in place of what they make of its fields.
+
+        Args:
+            record: The type.
+            make: A Hypothesis strategy, or a function without parameters that gives one; when left
+                out, this is a decorator for such a function.
+        """
+
+        def register(target: Any) -> Any:
+            name = f"{getattr(record, '__module__', '')}.{getattr(record, '__qualname__', record)}"
+            self._add("strategy", name, StrategyEntry(record, target))
+            return target
+
+        return register if make is None else register(make)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """List the names of a kind, sorted."""

@@ -7,6 +7,7 @@ run can remove its own, and nobody else's, when it ends before its time.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import time
 import uuid
@@ -15,7 +16,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["check", "die_with_parent", "new_token", "run_by", "stoppable", "temporary_name"]
+__all__ = [
+    "check",
+    "child_environment",
+    "die_with_parent",
+    "new_token",
+    "run_by",
+    "stoppable",
+    "temporary_name",
+]
 
 T = TypeVar("T")
 
@@ -63,6 +72,12 @@ def check() -> None:
 def temporary_name() -> str:
     """Give a new file name that tells its run."""
     return f"{_token.get()}-{uuid.uuid4().hex}.tmp"
+
+
+def child_environment() -> dict[str, str]:
+    """Let a child process import what this one can."""
+    path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))  # noqa: PTH109
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def die_with_parent(number: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from funcpipe_prefect.builder.scope import Scope
+from funcpipe_prefect.builder.shipping import check_shippable
 from funcpipe_prefect.builder.tags import Opaque, element_of, fits, show, unwrap
 from funcpipe_prefect.config import BatchMapSpec, CombineSpec, FlatMapSpec, MapSpec
 from funcpipe_prefect.config.places import KeyPath
@@ -58,6 +59,7 @@ def build_combine(scope: Scope, spec: CombineSpec, path: KeyPath, produced: Any)
     monoid = scope.look_up(path, "monoid", spec.monoid, "monoid")
     if monoid is not None:
         _check_monoid(scope, spec, path, monoid)
+        check_shippable(scope.config, (*path, "monoid"), f"the monoid {spec.monoid}", monoid)
     scope.tag(spec.out_type, path, "out_type", opaque=True)
     transient = scope.transient(spec.transient, path)
     function = scope.function(spec, path, "lift", spec.lift)
@@ -74,7 +76,13 @@ def build_combine(scope: Scope, spec: CombineSpec, path: KeyPath, produced: Any)
         error_policy=spec.error_policy,
         in_type=in_type,
         transient=transient,
+        tolerance=_tolerance(spec, monoid),
     )
+
+
+def _tolerance(spec: CombineSpec, monoid: Any) -> float:
+    declared = spec.contract.tolerance
+    return float(getattr(monoid, "tolerance", 0.0) if declared is None else declared)
 
 
 def _check_monoid(scope: Scope, spec: CombineSpec, path: KeyPath, monoid: Any) -> None:

@@ -7,11 +7,12 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from funcpipe_prefect.builder.imports import MODULE, is_admitted
 from funcpipe_prefect.builder.params import bind_params, hints_of
+from funcpipe_prefect.builder.shipping import check_shippable
 from funcpipe_prefect.builder.tags import TagError, parse_tag, record_types
 from funcpipe_prefect.config import CombineSpec, Config
 from funcpipe_prefect.config.places import KeyPath
@@ -116,7 +117,10 @@ class Scope:
     def function(self, spec: Any, path: KeyPath, kind: Kind, name: str | None) -> Function | None:
         """Find a function or lift and bind its parameters."""
         entry = self.look_up(path, kind, name, kind)
-        return None if entry is None else self.bound(spec, path, entry.call, name or "", entry.version)
+        if entry is None:
+            return None
+        function = self.bound(spec, path, entry.call, name or "", entry.version)
+        return None if function is None else replace(function, uses=entry.uses)
 
     def bound(
         self, spec: Any, path: KeyPath, call: Callable[..., Any], name: str, version: str | None = None
@@ -126,10 +130,15 @@ class Scope:
             self.config.problem(self.function_key(path), "FP205", "function is async", f"async def {name}",
                                 "a plain function", "run the coroutine inside the function, with asyncio.run")  # fmt: skip
             return None
+        check_shippable(self.config, self.function_key(path), name, call)
         artifacts = self.registry.of("artifact")
         params, used = bind_params(
             self.config, (*path, "params"), name, call, spec.params, artifacts=artifacts
         )
+        for artifact in used:
+            check_shippable(
+                self.config, self.function_key(path), f"the artifact {artifact.name}", artifact.build
+            )
         return Function(name, call, params, used, version)
 
     def made(

@@ -93,6 +93,9 @@ class ContractSpec(_Spec):
     idempotent: bool | None = None
     associative: bool | None = None
     commutative: bool | None = None
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="Relative difference that rounding may make between two ways of merging."
+    )
 
 
 class _OperatorSpec(_Spec):

@@ -92,6 +92,11 @@ class SpooledSource:
     folder: str = dataclasses.field(metadata=LAYOUT)
     slices: list[Split] = dataclasses.field(metadata=LAYOUT)
 
+    @property
+    def stands_for(self) -> IterableSource:
+        """The kind of source that it is in stage keys: the same records have the same keys on any backend."""
+        return IterableSource(())
+
     def list_splits(self) -> list[Split]:
         """Give the splits of the original."""
         return self.slices

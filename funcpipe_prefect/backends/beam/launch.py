@@ -23,12 +23,12 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from funcpipe_prefect.backends.beam.guard import GRACE_S
-from funcpipe_prefect.backends.beam.options import child_environment, options_for
+from funcpipe_prefect.backends.beam.options import options_for
 from funcpipe_prefect.backends.beam.request import Request, SplitWork
 from funcpipe_prefect.backends.work import Job, finished, leaves_receipt
 from funcpipe_prefect.errors import BackendError, SinkError
 from funcpipe_prefect.plan import StageReceipt
-from funcpipe_prefect.running import check
+from funcpipe_prefect.running import check, child_environment
 from funcpipe_prefect.store import Handover
 
 __all__ = ["Outcome", "run_on_beam"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from typing import Any
 
 from funcpipe_prefect.errors import BackendError, PipelineError, Place, Problem
 from funcpipe_prefect.ir import BeamSettings, Resources
+from funcpipe_prefect.running import child_environment
 
-__all__ = ["MISSING", "as_flags", "check_options", "child_environment", "has_beam", "is_named", "options_for"]
+__all__ = ["MISSING", "as_flags", "check_options", "has_beam", "is_named", "options_for"]
 
 MISSING = 'the beam backend needs the extra beam: pip install "funcpipe-prefect[beam]"'
 
@@ -117,9 +117,3 @@ def _asked(question: str) -> list[dict[str, str]]:
         raise BackendError(f"Beam's options could not be checked: {tail}")
     found: list[dict[str, str]] = json.loads(answer.stdout.strip().splitlines()[-1])
     return found
-
-
-def child_environment() -> dict[str, str]:
-    """Let a child process import what this one can."""
-    path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))  # noqa: PTH109
-    return {**os.environ, "PYTHONPATH": path}
