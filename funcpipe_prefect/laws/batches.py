@@ -89,7 +89,7 @@ def _verdict(subject: Subject, law: str, check: Callable[[Subject, Sequence[Any]
         return Verdict(law, subject.name, examples=found.tried)
     records = paste(found.example)
     test = pasted_test(
-        f"{subject.name} {law}", {"function": subject.pasted(), "records": records},
+        f"{subject.name} {law}", {"function": subject.pasted, "records": records},
         ["check_batch_invariant(function, records)"],
         ["from funcpipe_prefect.laws import check_batch_invariant"],
     )  # fmt: skip

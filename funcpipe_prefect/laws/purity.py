@@ -47,21 +47,22 @@ def purity_laws(subject: Subject, *, is_quick: bool = False) -> Iterator[Law]:
         is_quick: Leave out what starts another process.
     """
     checks: dict[str, Callable[[Subject], Verdict]] = {
+        "globals untouched": _globals_untouched,  # first: what is written once may be written no more
+        "no effects": _no_effects,
         "repeatable": _repeatable,
         "process independent": _process_independent,
         "input untouched": _input_untouched,
-        "globals untouched": _globals_untouched,
     }
     if is_quick:
         del checks["process independent"]
-    yield Law("no effects", subject.name, functools.partial(_no_effects, subject))
+    assert subject.pasted  # as it is now, before a call changes it
     for name, check in checks.items():
         yield Law(name, subject.name, functools.partial(_called, subject, name, check))
 
 
 def _called(subject: Subject, name: str, check: Callable[[Subject], Verdict]) -> Verdict:
     danger = _danger(subject)
-    if danger:
+    if danger and check is not _no_effects:
         return Verdict(name, subject.name, "skipped", reason=danger)
     with _restored(subject.function.call):
         return check(subject)
@@ -229,7 +230,7 @@ def _verdict(subject: Subject, law: str, found: Found, mend: str, *, has_example
         return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
     if not found.reason:
         return Verdict(law, subject.name, examples=found.tried)
-    call = subject.pasted()
+    call = subject.pasted
     record = paste(found.example) if has_example else None
     parts = {"function": call, **({"record": record} if record else {})}
     tried = "[record]" if record else "None"

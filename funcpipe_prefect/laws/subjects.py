@@ -39,8 +39,9 @@ class Subject:
         """Call the function here."""
         return ending_of(lambda record: bind(self.function)(record), value)
 
+    @functools.cached_property
     def pasted(self) -> Pasted:
-        """Give the function as Python source, with its parameters and artifacts in place."""
+        """The function as Python source, with its parameters and artifacts in place."""
         call = paste(self.function.call)
         words = {name: paste(value) for name, value in self.function.params}
         for artifact in self.function.artifacts:

@@ -168,7 +168,7 @@ def test_each_law_of_each_pipeline_under_a_folder_is_a_named_test(folder: Path) 
     assert "no tests ran" in silent.stdout
 
 
-@pytest.mark.prefect
+@pytest.mark.runners
 def test_the_rag_pipeline_keeps_every_law_on_real_documents(shared_data: Path, folder: Path) -> None:
     """On one core, on Dask and on Beam."""
     pipeline = ROOT / "flows" / "pipelines" / "arxiv_rag.yaml"
