@@ -177,7 +177,7 @@ def run(
     again = {"refresh": refresh, "refresh_from": refresh_from}
     try:
         if check:
-            check_quickly(built)
+            check_quickly(pipeline, overrides, built)
         with _shown_progress(quiet=json_ or not _notes.is_terminal) as progress:
             if chosen == "local":
                 report = _run_local(built, progress, **again)

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
@@ -89,8 +90,13 @@ def laws(
     return BROKEN if report.broken else HOLD
 
 
-def check_quickly(pipeline: Pipeline) -> None:
-    """Check the quick laws of a built pipeline on some records of its source, before it runs.
+def check_quickly(path: str, overrides: dict[str, Any], pipeline: Pipeline) -> None:
+    """Check the quick laws of a pipeline on some records of its source, before it runs.
+
+    Args:
+        path: The pipeline's file.
+        overrides: Values by key path.
+        pipeline: The same, built for this run's input.
 
     Raises:
         LawBroken: FP310, with each law that is broken.
@@ -101,7 +107,7 @@ def check_quickly(pipeline: Pipeline) -> None:
     from funcpipe_prefect.laws.search import Effort
     from funcpipe_prefect.laws.verdicts import LawBroken
 
-    loaded = load(pipeline)
+    loaded = replace(load(path, overrides=overrides), pipeline=pipeline)
     effort = Effort(_QUICK_EXAMPLES, _QUICK_BUDGET_S)
     verdicts = _checked(laws_of(loaded, samples_of(loaded, None), effort=effort, is_quick=True), quiet=True)
     broken = [verdict for verdict in verdicts if verdict.outcome == "broken"]

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from funcpipe_prefect.laws.subjects import Subject
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.laws.watch import Event
 from funcpipe_prefect.registry import Registry, SinkEntry
+from funcpipe_prefect.schema import type_name
 from funcpipe_prefect.sinks import FunctionSink
 from funcpipe_prefect.sources import BUILTIN_SOURCES, source_type_of
 
@@ -42,7 +44,7 @@ __all__ = ["Loaded", "Samples", "laws_of", "load", "samples_of"]
 _TRIED = 25
 """Sample records that each operator is tried on."""
 _IN_BATCH = 6
-_READ = 20_000
+_READ, _SPLITS = 20_000, 32
 _RUN = 500
 """Sample records that backends are compared on."""
 _DRAWN = 50
@@ -149,7 +151,7 @@ def samples_of(loaded: Loaded, given: str | Path | Iterable[Any] | None) -> Samp
         source = source_like(loaded, str(given))
         records = _read(source, pipeline.record_type)
         if not records:
-            raise SourceError(f"{given} holds no record of type {pipeline.record_type}")
+            raise SourceError(f"{given} holds no record of type {type_name(pipeline.record_type)}")
         return Samples(records, f"{len(records)} records of {given}", paste(str(given)))
     if pipeline.source is None:
         return Samples()
@@ -172,15 +174,14 @@ def source_like(loaded: Loaded, url: str) -> RecordSource:
 
 
 def _read(source: RecordSource, record_type: Any) -> tuple[Any, ...]:
-    """Read from each split in turn, up to some ten thousand records."""
-    splits = source.list_splits()
+    """Read some ten thousand records, from splits that are spread over the input."""
+    splits = _spread(source.list_splits(), _SPLITS)
     most = -(-_READ // max(1, len(splits)))
     found: list[Any] = []
     for split in splits:
-        records = (record for _, record in source.read(split, record_type))
-        found += itertools.islice((one for one in records if not isinstance(one, Undecodable)), most)
-        if len(found) >= _READ:
-            break
+        with closing(source.read(split, record_type)) as records:  # type: ignore[type-var]
+            whole = (record for _, record in records if not isinstance(record, Undecodable))
+            found += itertools.islice(whole, most)
     return tuple(found)
 
 

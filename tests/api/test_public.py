@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import funcpipe_prefect
+from funcpipe_prefect import BackendError, laws
+from funcpipe_prefect.laws import needs
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,26 @@ def test_the_public_names_are_these() -> None:
     assert sorted(funcpipe_prefect.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(funcpipe_prefect, name) is not None
+
+
+LAWS = [
+    "LawBroken", "LawReport", "Verdict", "check_backends_agree", "check_batch_invariant", "check_monoid",
+    "check_partition_invariant", "check_pipeline", "check_pure", "check_round_trip", "check_sink_idempotent",
+    "check_source",
+]  # fmt: skip
+
+
+def test_the_public_names_of_the_laws_are_these() -> None:
+    assert sorted(laws.__all__) == LAWS
+    for name in LAWS:
+        assert getattr(laws, name) is not None
+
+
+def test_without_hypothesis_a_check_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "find_spec", lambda name: None)
+    vars(laws).pop("check_monoid", None)
+    with pytest.raises(BackendError, match=r"funcpipe-prefect\[laws\]"):
+        _ = laws.check_monoid
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

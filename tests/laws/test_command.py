@@ -111,6 +111,28 @@ def test_a_function_as_a_sink_is_tried_only_where_nothing_is_lost(
     assert not (folder / "out").exists()
 
 
+def test_a_pipeline_that_reads_files_when_it_is_built_is_not_lazy(folder: Path) -> None:
+    (folder / "eager.py").write_text(
+        "from pathlib import Path\n"
+        "from funcpipe_prefect import Registry\n"
+        "registry = Registry()\n"
+        "WORDS = Path('words.txt').read_text().split()\n"
+        "@registry.func\n"
+        "def known(text: str) -> bool:\n"
+        "    return text in WORDS\n"
+    )
+    (folder / "words.txt").write_text("a b")
+    (folder / "eager.yaml").write_text(
+        "imports: [eager]\noperators:\n  - {type: Map, name: known, func: known}\n"
+    )
+    done = run([*FUNCPIPE, "laws", "eager.yaml", "--quick", "--json"], folder)
+    assert done.returncode == 1, done.stderr
+    (broken,) = [one for one in answer(done)["laws"] if one["outcome"] == "broken"]
+    assert broken["law"] == "laziness"
+    assert "words.txt" in broken["reason"]
+    assert "eager.py:4" in broken["reason"]
+
+
 def test_wrong_files_and_options_are_told_in_a_line(folder: Path) -> None:
     for arguments in (
         ["missing.yaml"],
@@ -166,6 +188,18 @@ def test_each_law_of_each_pipeline_under_a_folder_is_a_named_test(folder: Path) 
     assert "1 passed" in chosen.stdout, chosen.stdout
     silent = run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "pipelines"], folder)
     assert "no tests ran" in silent.stdout
+
+
+@pytest.mark.runners
+def test_a_function_that_depends_on_its_process_makes_backends_disagree(folder: Path) -> None:
+    text = SOUND.replace("name: timed, func: timed", "name: shard, func: shard")
+    (folder / "shard.yaml").write_text(text[: text.index("  - {type: Combine")])
+    done = run([*FUNCPIPE, "laws", "shard.yaml", "--backend", "dask", "--json"], folder)
+    assert done.returncode == 1, done.stderr
+    broken = {one["law"]: one for one in answer(done)["laws"] if one["outcome"] == "broken"}
+    assert set(broken) == {"process independent", "backends agree"}
+    assert "digest is" in broken["backends agree"]["reason"]
+    assert "check_backends_agree(pipeline, records, backends=['dask'])" in broken["backends agree"]["test"]
 
 
 @pytest.mark.runners

@@ -42,6 +42,11 @@ def stamp(reading: Reading) -> Reading:
     return replace(reading, at=time.time())
 
 
+@registry.func
+def shard(reading: Reading) -> Reading:
+    return replace(reading, sensor=str(hash(reading.sensor) % 1000))
+
+
 @registry.func(uses=("clock",))
 def timed(reading: Reading) -> Reading:
     started = time.perf_counter()
