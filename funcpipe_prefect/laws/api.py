@@ -54,6 +54,7 @@ def check_monoid(
 
     Raises:
         LawBroken: FP310, with the smallest counter-examples.
+        TypeError: It is no monoid.
 
     Example:
         >>> from funcpipe_prefect.monoid import Sum
@@ -61,6 +62,10 @@ def check_monoid(
         ()
     """
     subject = monoid() if isinstance(monoid, type) else monoid
+    if not isinstance(subject, Monoid):
+        raise TypeError(
+            f"{name_of(subject)} is no monoid: it needs empty(), combine(a, b) and commutative = True"
+        )
     allowed = float(getattr(subject, "tolerance", 0.0) if tolerance is None else tolerance)
     return require(
         monoid_laws(MonoidSubject(name_of(subject), subject, drawn_from(values), allowed, Effort(examples)))
@@ -159,6 +164,7 @@ def check_sink_idempotent(
 
     Raises:
         LawBroken: FP310, with the smallest list of records.
+        TypeError: What `make` gives is no sink.
     """
     tp = record_type
     if tp is None:

@@ -193,7 +193,11 @@ _OF_COMMITS = ("invisible before commit", "commit twice")
 
 
 def sink_laws(subject: SinkSubject) -> Iterator[Law]:
-    """State the laws of an idempotent sink."""
+    """State the laws of an idempotent sink.
+
+    Raises:
+        TypeError: What `make` gives is no sink.
+    """
     quarter = replace(subject.effort, examples=subject.effort.examples // 4 + 1)
     subject = replace(subject, effort=quarter)
     laws: dict[str, Callable[[Sequence[Any]], str]] = {
@@ -203,6 +207,8 @@ def sink_laws(subject: SinkSubject) -> Iterator[Law]:
     with tempfile.TemporaryDirectory() as folder:
         made = subject.make(folder)
     is_function = isinstance(made, FunctionSink) or not isinstance(made, RecordSink)
+    if is_function and not callable(made) and not isinstance(made, FunctionSink):
+        raise TypeError(f"make gives a {type(made).__name__}: neither a sink nor a function of one record")
     for name, holds in laws.items():
         if not (is_function and name in _OF_COMMITS):
             yield Law(name, subject.name, functools.partial(_verdict, subject, name, holds))

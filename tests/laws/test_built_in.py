@@ -116,3 +116,10 @@ def test_nothing_that_is_built_in_is_left_out() -> None:
     assert set(BUILTIN_MONOIDS) <= set(MONOIDS)
     assert set(BUILTIN_SINKS) <= set(SINKS)
     assert set(BUILTIN_SOURCES) <= set(SOURCES)
+
+
+def test_what_is_no_monoid_and_no_sink_is_refused() -> None:
+    with pytest.raises(TypeError, match="int is no monoid"):
+        check_monoid(3, int)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="make gives a int"):
+        check_sink_idempotent(lambda folder: 3, Row)
