@@ -7,45 +7,44 @@ and unions take another branch: so a value ends, and stays small.
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import enum
-import fractions
 import inspect
-import math
-import operator
-import os
 import re
-import string
 import types
-import uuid
-import warnings
 from collections import abc, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from hypothesis import reject
 from hypothesis import strategies as st
-from hypothesis.errors import HypothesisException, HypothesisWarning, InvalidArgument
-from pydantic import JsonValue, TypeAdapter
+from hypothesis.errors import InvalidArgument
+from pydantic import JsonValue
 from typing_extensions import NotRequired, ReadOnly, Required, is_typeddict
 
+from funcpipe_prefect.laws.plain_values import (
+    JSON,
+    MISSING,
+    SCALARS,
+    TEXT,
+    Bounds,
+    DrawnValues,
+    bounds_of,
+    by_hypothesis,
+    impossible,
+    is_hashable,
+    made_by,
+    plain,
+    sizes,
+    within,
+)
 from funcpipe_prefect.schema import fields_of, is_model, is_named_tuple, type_name
 
 __all__ = ["mixed", "strategy_for"]
 
-_Values: TypeAlias = st.SearchStrategy[Any]
-_Bounds: TypeAlias = Mapping[str, Any]
-
 _DEPTH = 3  # of a type that holds itself
-_SIZE = 4  # of a container
-_LENGTH = 12  # of bytes, and of text that has bounds
 
 
-def strategy_for(tp: Any, own: Mapping[Any, _Values] = {}) -> _Values:
+def strategy_for(tp: Any, own: Mapping[Any, DrawnValues] = {}) -> DrawnValues:
     """Make the strategy that draws values of a record type.
 
     Integers fit 64 bits, floats are finite, text has no lone surrogates and datetimes are naive;
@@ -63,11 +62,11 @@ def strategy_for(tp: Any, own: Mapping[Any, _Values] = {}) -> _Values:
     _Maker(own, loops).make(tp)  # finds the types that hold themselves
     values = _Maker(own, loops).make(tp)
     if values.is_empty:
-        raise _impossible(tp, "each would have to hold another, or what has none")
+        raise impossible(tp, "each would have to hold another, or what has none")
     return values
 
 
-def mixed(tp: Any, samples: Sequence[Any], own: Mapping[Any, _Values] = {}) -> _Values:
+def mixed(tp: Any, samples: Sequence[Any], own: Mapping[Any, DrawnValues] = {}) -> DrawnValues:
     """Make the strategy that draws from samples and from their type.
 
     Args:
@@ -88,193 +87,16 @@ def mixed(tp: Any, samples: Sequence[Any], own: Mapping[Any, _Values] = {}) -> _
     except TypeError:
         return chosen
     # A sample is drawn on top of a value, so that an example shrinks to a value of its own.
-    both = st.tuples(values, st.just(_MISSING) | chosen)
-    return both.map(lambda pair: pair[0] if pair[1] is _MISSING else pair[1])
+    both = st.tuples(values, st.just(MISSING) | chosen)
+    return both.map(lambda pair: pair[0] if pair[1] is MISSING else pair[1])
 
 
 def _is_open(tp: Any) -> bool:
     return any(tp is other for other in (Any, object, JsonValue))
 
 
-def _given(own: Mapping[Any, _Values], tp: Any) -> _Values | None:
-    return own.get(tp) if _is_hashable(tp) else None
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _impossible(tp: Any, why: str = "give a strategy of your own for it") -> TypeError:
-    return TypeError(f"no values of {type_name(tp)} can be made: {why}")
-
-
-_MISSING = object()
-
-
-def _made_by(make: Callable[[Any], Any], values: _Values) -> _Values:
-    """Make values of drawn ones, but for those that the making refuses."""
-
-    def attempt(value: Any) -> Any:
-        try:
-            return make(value)
-        except Exception:
-            return _MISSING
-
-    return values.map(attempt).filter(lambda made: made is not _MISSING)
-
-
-_ALLOWS: Mapping[str, Callable[[Any, Any], Any]] = {
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "lt": operator.lt,
-    "le": operator.le,
-    "multiple_of": lambda value, step: value % step == 0,
-    "min_length": lambda value, length: len(value) >= length,
-    "max_length": lambda value, length: len(value) <= length,
-    "pattern": lambda value, pattern: re.search(pattern, value),
-    "uuid_version": lambda value, version: value.version == version,
-}
-"""Bounds, under the names that annotated-types, pydantic and msgspec share."""
-
-
-def _bounds(marks: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for mark in marks:
-        if isinstance(within := getattr(mark, "metadata", None), list):  # pydantic's Field
-            found |= _bounds(within)
-        found |= {name: bound for name in _ALLOWS if (bound := getattr(mark, name, None)) is not None}
-    return found
-
-
-def _within(bounds: _Bounds, values: _Values) -> _Values:
-    def keeps(value: Any) -> bool:
-        try:
-            return all(_ALLOWS[name](value, bound) for name, bound in bounds.items())
-        except (AttributeError, TypeError):  # the bound is on another type of a union
-            return True
-
-    return values.filter(keeps) if bounds else values
-
-
-def _sizes(bounds: _Bounds, size: int = _SIZE) -> dict[str, int]:
-    low = bounds.get("min_length", 0)
-    return {"min_size": low, "max_size": min(low + size, bounds.get("max_length", low + size))}
-
-
-def _between(make: Callable[..., _Values], bounds: _Bounds) -> _Values:
-    low = [bounds[name] for name in ("ge", "gt") if bounds.get(name, -math.inf) != -math.inf]
-    high = [bounds[name] for name in ("le", "lt") if bounds.get(name, math.inf) != math.inf]
-    return make(**({"min_value": max(low)} if low else {}), **({"max_value": min(high)} if high else {}))
-
-
-_CHARACTERS = st.one_of(
-    st.sampled_from(string.ascii_letters + "  "),
-    st.sampled_from(string.digits + string.punctuation + " \n\t"),
-    st.characters(codec="utf-8"),
-)
-_WORDS = st.sampled_from(
-    ["a", "the", "of", "is", "not", "Paris", "2024", "3.14", "naïve", "東京", "https://a.org/b?c=1"]
-)
-_TEXT = st.lists(
-    st.one_of(_WORDS, st.sampled_from([" ", ". ", ", ", "\n", "\n\n", "\t"]), _CHARACTERS), max_size=8
-).map("".join)
-_NAMES = st.text(string.ascii_lowercase + string.digits + "_-", min_size=1, max_size=8)
-
-
-def _integers(step: Any, min_value: Any = -math.inf, max_value: Any = math.inf) -> _Values:
-    values = st.integers(math.ceil(max(min_value, -(2**63))), math.floor(min(max_value, 2**63 - 1)))
-    return values.map(lambda number: number - number % step) if isinstance(step, int) else values
-
-
-def _text(bounds: _Bounds) -> _Values:
-    if "pattern" in bounds:
-        return st.from_regex(bounds["pattern"])
-    if "min_length" in bounds or "max_length" in bounds:
-        return st.text(_CHARACTERS, **_sizes(bounds, _LENGTH))
-    return _TEXT
-
-
-def _unfolded(when: Any) -> Any:
-    return when.replace(fold=0)  # no store keeps which of two equal hours it was
-
-
-_YEARS = datetime.timedelta(days=3650)
-_PLAIN: Mapping[Any, Callable[[_Bounds], _Values]] = {
-    type(None): lambda _: st.none(),
-    bool: lambda _: st.booleans(),
-    int: lambda bounds: _between(partial(_integers, bounds.get("multiple_of")), bounds),
-    float: partial(_between, partial(st.floats, allow_nan=False, allow_infinity=False)),
-    str: _text,
-    bytes: lambda bounds: st.binary(**_sizes(bounds, _LENGTH)),
-    datetime.datetime: lambda bounds: _between(st.datetimes, bounds).map(_unfolded),
-    datetime.date: partial(_between, st.dates),
-    datetime.time: lambda bounds: _between(st.times, bounds).map(_unfolded),
-    datetime.timedelta: lambda bounds: _between(st.timedeltas, {"ge": -_YEARS, "le": _YEARS, **bounds}),
-    decimal.Decimal: partial(_between, partial(st.decimals, allow_nan=False, allow_infinity=False)),
-    fractions.Fraction: partial(_between, st.fractions),
-    uuid.UUID: lambda bounds: st.uuids(version=bounds.get("uuid_version")),
-}
-_SCALARS = st.one_of(*(_PLAIN[tp]({}) for tp in (type(None), bool, int, float, str)))
-_JSON = st.recursive(
-    _SCALARS,
-    lambda inner: st.lists(inner, max_size=_SIZE) | st.dictionaries(_TEXT, inner, max_size=_SIZE),
-    max_leaves=_SIZE,
-)
-_FORMATS: Mapping[str, _Values] = {
-    "date": st.dates(),
-    "date-time": st.datetimes() | st.datetimes(timezones=st.just(datetime.timezone.utc)),
-    "email": st.emails(),
-    "ipvanyaddress": st.ip_addresses(),
-    "password": _TEXT,
-    "uri": st.builds("https://{}.org/{}".format, _NAMES.filter(str.isalnum), _NAMES),
-}
-"""By the format that the JSON schema of a pydantic kind, such as HttpUrl, tells."""
-
-
-def _plain(tp: type, bounds: _Bounds) -> _Values | None:
-    if issubclass(tp, enum.Enum):
-        return st.sampled_from(list(tp))
-    if tp is os.PathLike or issubclass(tp, PurePath):
-        kind: type = Path if tp is os.PathLike else tp
-        return _made_by(lambda names: kind(*names), st.lists(_NAMES, max_size=3))
-    if hasattr(tp, "__get_pydantic_core_schema__") and tp.__module__.startswith("pydantic."):
-        adapter = TypeAdapter(tp)
-        known = _FORMATS.get(adapter.json_schema().get("format", ""))
-        if known is None:
-            raise _impossible(tp)
-        return _made_by(adapter.validate_python, known)
-    base = (
-        tp if tp in _PLAIN else next((one for one in (str, bytes, int, float) if issubclass(tp, one)), None)
-    )
-    if base is None:
-        return None
-    values = _within(bounds, _PLAIN[base](bounds))
-    return values if base is tp else _made_by(tp, values)
-
-
-@st.composite
-def _but_for_failures(draw: st.DrawFn, values: _Values) -> Any:
-    try:
-        return draw(values)
-    except HypothesisException:
-        raise
-    except Exception:
-        return reject()
-
-
-def _by_hypothesis(tp: Any) -> _Values:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", HypothesisWarning)  # a class made of nothing is always the same
-        try:
-            values = st.from_type(tp)
-            values.validate()
-        except Exception as error:
-            raise _impossible(tp) from error
-    return _but_for_failures(values)
+def _given(own: Mapping[Any, DrawnValues], tp: Any) -> DrawnValues | None:
+    return own.get(tp) if is_hashable(tp) else None
 
 
 _LISTS: Mapping[Any, Callable[[Any], Any]] = {
@@ -298,28 +120,28 @@ class _Maker:
         made: Strategies of named types, by type and level.
     """
 
-    own: Mapping[Any, _Values]
+    own: Mapping[Any, DrawnValues]
     loops: set[Any]
     level: int = _DEPTH
     path: frozenset[Any] = frozenset()
-    made: dict[tuple[Any, int], _Values] = field(default_factory=dict)
+    made: dict[tuple[Any, int], DrawnValues] = field(default_factory=dict)
 
-    def make(self, tp: Any, marks: Sequence[Any] = ()) -> _Values:
+    def make(self, tp: Any, marks: Sequence[Any] = ()) -> DrawnValues:
         """Make the strategy of a type with the marks that Annotated gives it."""
         own = (_given(self.own, tp), *(mark for mark in marks if isinstance(mark, st.SearchStrategy)))
         values = next((one for one in own if one is not None), None)
-        bounds = _bounds(marks)
+        bounds = bounds_of(marks)
         try:
             if values is not None:
-                return _within(bounds, values)
+                return within(bounds, values)
             values = self._stood_for(tp, marks)
             values = self._of_kind(tp, bounds) if values is None else values
             values.validate()
         except (ImportError, InvalidArgument, ValueError, re.error) as error:
-            raise _impossible(tp, str(error)) from error
+            raise impossible(tp, str(error)) from error
         return values
 
-    def _stood_for(self, tp: Any, marks: Sequence[Any]) -> _Values | None:
+    def _stood_for(self, tp: Any, marks: Sequence[Any]) -> DrawnValues | None:
         """Make the strategy of a type that only stands for others."""
         origin, args = get_origin(tp) or tp, get_args(tp)
         if origin is Annotated:
@@ -338,24 +160,24 @@ class _Maker:
             return None if _is_open(tp) else self._named(tp, lambda inside: inside.make(value, marks))
         return None
 
-    def _of_kind(self, tp: Any, bounds: _Bounds) -> _Values:
+    def _of_kind(self, tp: Any, bounds: Bounds) -> DrawnValues:
         origin, args = get_origin(tp) or tp, get_args(tp)
-        if not _is_hashable(origin):
-            raise _impossible(tp)
+        if not is_hashable(origin):
+            raise impossible(tp)
         if _is_open(tp):
-            return _JSON
+            return JSON
         if tp is None or origin is Literal:
             return st.sampled_from(args or (None,))
         values = self._container(tp, bounds)
         if values is None and isinstance(tp, type) and not args:
-            values = _plain(tp, bounds)
+            values = plain(tp, bounds)
         if values is None and isinstance(origin, type):
             fields = _fields(origin)
             if fields is not None:
                 return self._named(tp, lambda inside: inside._record(origin, args, fields))
-        return _by_hypothesis(tp) if values is None else values
+        return by_hypothesis(tp) if values is None else values
 
-    def _container(self, tp: Any, bounds: _Bounds) -> _Values | None:
+    def _container(self, tp: Any, bounds: Bounds) -> DrawnValues | None:
         origin, args = get_origin(tp) or tp, get_args(tp) or (Any, ...)
         if origin is tuple and (args[1:] != (...,) or tp == tuple[()]):
             return st.tuples(*map(self.make, get_args(tp)))
@@ -363,21 +185,21 @@ class _Maker:
             inner = self.make(args[0])
             return _many(partial(st.lists, inner), bounds, inner).map(_LISTS[origin])
         if origin in _SETS:
-            inner = self._hashable(args[0], _SCALARS)
+            inner = self._hashable(args[0], SCALARS)
             return _many(partial(st.sets, inner), bounds, inner).map(_SETS[origin])
         if origin in _MAPPINGS:
-            keys, values = self._hashable(args[0], _TEXT), self.make(Any if args[1] is ... else args[1])
+            keys, values = self._hashable(args[0], TEXT), self.make(Any if args[1] is ... else args[1])
             return _many(partial(st.dictionaries, keys, values), bounds, keys, values)
         return None
 
-    def _hashable(self, tp: Any, values_of_any: _Values) -> _Values:
+    def _hashable(self, tp: Any, values_of_any: DrawnValues) -> DrawnValues:
         if _is_open(tp) and _given(self.own, tp) is None:
             return values_of_any
         if getattr(get_origin(tp) or tp, "__hash__", None) is None:
-            raise _impossible(tp, "they cannot be hashed, as the elements of a set and keys must")
-        return self.make(tp).filter(_is_hashable)
+            raise impossible(tp, "they cannot be hashed, as the elements of a set and keys must")
+        return self.make(tp).filter(is_hashable)
 
-    def _named(self, tp: Any, make: Callable[[_Maker], _Values]) -> _Values:
+    def _named(self, tp: Any, make: Callable[[_Maker], DrawnValues]) -> DrawnValues:
         """Make the strategy of a type that may hold itself: where it does, the level falls."""
         if tp in self.path:
             self.loops.add(tp)
@@ -388,27 +210,27 @@ class _Maker:
             self.made[tp, level] = make(replace(self, level=level, path=self.path | {tp}))
         return self.made[tp, level]
 
-    def _record(self, cls: Any, args: tuple[Any, ...], fields: Sequence[_Field]) -> _Values:
+    def _record(self, cls: Any, args: tuple[Any, ...], fields: Sequence[_Field]) -> DrawnValues:
         def build(drawn: tuple[Any, ...]) -> Any:
             pairs = zip(fields, drawn, strict=True)
-            return cls(**{one.key: value for one, value in pairs if value is not _MISSING})
+            return cls(**{one.key: value for one, value in pairs if value is not MISSING})
 
-        return _made_by(build, st.tuples(*(self._of_field(cls, args, one) for one in fields)))
+        return made_by(build, st.tuples(*(self._of_field(cls, args, one) for one in fields)))
 
-    def _of_field(self, cls: Any, args: tuple[Any, ...], one: _Field) -> _Values:
+    def _of_field(self, cls: Any, args: tuple[Any, ...], one: _Field) -> DrawnValues:
         hint = _filled(one.hint, getattr(cls, "__parameters__", ()), args)
         try:
             values = self.make(hint, one.marks)
         except TypeError as error:
             raise TypeError(f"{type_name(cls)}.{one.name}: {error}") from error
-        return st.just(_MISSING) | values if one.may_lack else values
+        return st.just(MISSING) | values if one.may_lack else values
 
 
-def _many(make: Callable[..., _Values], bounds: _Bounds, *inner: _Values) -> _Values:
-    sizes = _sizes(bounds)
+def _many(make: Callable[..., DrawnValues], bounds: Bounds, *inner: DrawnValues) -> DrawnValues:
+    limits = sizes(bounds)
     if any(one.is_empty for one in inner):
-        return st.nothing() if sizes["min_size"] else make(max_size=0)
-    return make(**sizes)
+        return st.nothing() if limits["min_size"] else make(max_size=0)
+    return make(**limits)
 
 
 def _filled(hint: Any, names: Sequence[Any], args: Sequence[Any]) -> Any:
@@ -416,8 +238,8 @@ def _filled(hint: Any, names: Sequence[Any], args: Sequence[Any]) -> Any:
     given = dict(zip(names, args, strict=False))
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
-    within = () if isinstance(hint, type) or not given else getattr(hint, "__parameters__", ())
-    return hint[tuple(given.get(name, name) for name in within)] if within else hint
+    inner = () if isinstance(hint, type) or not given else getattr(hint, "__parameters__", ())
+    return hint[tuple(given.get(name, name) for name in inner)] if inner else hint
 
 
 class _Field(NamedTuple):
