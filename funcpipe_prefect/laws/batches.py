@@ -11,7 +11,7 @@ from funcpipe_prefect.ir import BatchMap
 from funcpipe_prefect.kernel import Trace, located, resumed, run_chain
 from funcpipe_prefect.laws.ending import Ending
 from funcpipe_prefect.laws.paste import paste, pasted_test
-from funcpipe_prefect.laws.search import RAISED, copied, search
+from funcpipe_prefect.laws.search import copied, search, settled, telling
 from funcpipe_prefect.laws.subjects import Subject
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 
@@ -76,17 +76,10 @@ def _of(info: Any) -> str:
 
 
 def _verdict(subject: Subject, law: str, check: Callable[[Subject, Sequence[Any]], str]) -> Verdict:
-    def holds(records: Sequence[Any]) -> str:
-        try:
-            return check(subject, records)
-        except Exception as error:
-            return f"{RAISED} {type(error).__name__}: {error}"
-
-    found = search(subject.values, holds, subject.effort)
-    if found.obstacle:
-        return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict(law, subject.name, examples=found.tried)
+    found = search(subject.values, telling(functools.partial(check, subject)), subject.effort)
+    verdict = settled(law, subject.name, found)
+    if verdict is not None:
+        return verdict
     records = paste(found.example)
     test = pasted_test(
         f"{subject.name} {law}", {"function": subject.pasted, "records": records},

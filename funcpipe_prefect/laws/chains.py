@@ -13,7 +13,7 @@ from funcpipe_prefect.ir import BatchMap, Combine, OperatorCounts, RecordOperato
 from funcpipe_prefect.kernel import SOURCE, Trace, decoded, fold_records, located, merge_totals, run_chain
 from funcpipe_prefect.laws.paste import Pasted, paste, pasted_test
 from funcpipe_prefect.laws.same import alike, same_records
-from funcpipe_prefect.laws.search import RAISED, Effort, Values, copied, search
+from funcpipe_prefect.laws.search import Effort, Values, copied, search, settled, telling
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.result import ErrorInfo
 
@@ -140,12 +140,6 @@ def _softened(operator: RecordOperator, batch: int | None) -> RecordOperator:
 
 
 def _verdict(subject: ChainSubject, law: str, check: Callable[[ChainSubject, Cut], str]) -> Verdict:
-    def holds(cut: Cut) -> str:
-        try:
-            return check(subject, cut)
-        except Exception as error:
-            return f"{RAISED} {type(error).__name__}: {error}"
-
     cuts = st.tuples(
         subject.values.strategy, st.lists(st.integers(0, _LARGEST), max_size=3), st.integers(1, _LARGEST)
     )
@@ -154,11 +148,10 @@ def _verdict(subject: ChainSubject, law: str, check: Callable[[ChainSubject, Cut
         for records in subject.values.samples
         for places, batch in (([], 1), ([len(records) // 3, len(records) // 2], 7), ([1, 2, 3, 5], 3))
     )
-    found = search(Values(cuts, samples), holds, subject.effort)
-    if found.obstacle:
-        return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict(law, subject.name, examples=found.tried)
+    found = search(Values(cuts, samples), telling(functools.partial(check, subject)), subject.effort)
+    verdict = settled(law, subject.name, found)
+    if verdict is not None:
+        return verdict
     records = paste(list(found.example[0]))
     test = pasted_test(
         f"{subject.name} {law}", {"pipeline": subject.pasted, "records": records},

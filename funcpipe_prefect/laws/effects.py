@@ -18,7 +18,6 @@ import typing
 import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from funcpipe_prefect.fingerprint.origin import is_users, is_users_root, spec_of
@@ -28,10 +27,10 @@ from funcpipe_prefect.laws.known_effects import (
     EFFECTS,
     Effect,
     KnownEffects,
+    Sighting,
     attribute_of,
     is_a,
     is_path,
-    told,
 )
 
 __all__ = ["EFFECTS", "Effect", "Finding", "findings"]
@@ -49,26 +48,8 @@ _BOUND = (*_METHODS, types.FunctionType, types.ClassMethodDescriptorType, types.
 """Attributes of a class that only give themselves, bound, when they are asked for."""
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
-    """A place in the user's code that has an effect.
-
-    Attributes:
-        effect: Which kind.
-        what: The name that a person knows, such as `time.time` or `global SEEN`.
-        file: The source file, as the code names it; empty for what is written in C.
-        line: Counts from 1; 0 where there is none.
-        function: The qualified name of the user's function.
-    """
-
-    effect: Effect
-    what: str
-    file: str
-    line: int
-    function: str
-
-    def __str__(self) -> str:
-        return told(self.effect, self.what, self.file, self.line, self.function)
+class Finding(Sighting):
+    """An effect that is read in the bytecode."""
 
 
 def findings(call: Callable[..., Any]) -> tuple[Finding, ...]:

@@ -10,6 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "METHODS_OF_PATHS",
     "Effect",
     "KnownEffects",
+    "Sighting",
     "is_a",
     "is_path",
     "attribute_of",
@@ -117,6 +119,28 @@ _TOPS = frozenset(
     for names in (*_NAMES.values(), *(modules.split() for modules in _MODULES.values()))
     for name in names
 )
+
+
+@dataclass(frozen=True, order=True)
+class Sighting:
+    """An effect, and the place of the user's code that has it.
+
+    Attributes:
+        effect: Which kind.
+        what: What it is, as a person knows it: `time.time`, `open 'docs.txt'`.
+        file: The source file; empty where there is none.
+        line: Counts from 1; 0 where there is none.
+        function: The qualified name of the user's function.
+    """
+
+    effect: Effect
+    what: str
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return told(self.effect, self.what, self.file, self.line, self.function)
 
 
 class KnownEffects:

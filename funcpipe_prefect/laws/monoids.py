@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from funcpipe_prefect.laws.paste import paste, pasted_test
 from funcpipe_prefect.laws.same import alike
-from funcpipe_prefect.laws.search import RAISED, Effort, Values, copied, search
+from funcpipe_prefect.laws.search import Effort, Values, copied, search, settled, telling
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.monoid import Monoid, fold
 
@@ -142,17 +142,10 @@ def _fold(subject: MonoidSubject, values: Operands) -> str:
 
 
 def _verdict(subject: MonoidSubject, law: str, count: int, check: Check) -> Verdict:
-    def holds(values: Operands) -> str:
-        try:
-            return check(subject, values)
-        except Exception as error:
-            return f"{RAISED} {type(error).__name__}: {error}"
-
-    found = search(_operands(subject, count), holds, subject.effort)
-    if found.obstacle:
-        return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict(law, subject.name, examples=found.tried)
+    found = search(_operands(subject, count), telling(functools.partial(check, subject)), subject.effort)
+    verdict = settled(law, subject.name, found)
+    if verdict is not None:
+        return verdict
     mend = _FLOATS if _is_rounding(subject, found.example, check) else _MEND[law]
     names = "abc"[:count]
     pasted = {name: paste(value) for name, value in zip(names, found.example, strict=True)}

@@ -21,7 +21,7 @@ from funcpipe_prefect.laws.effects import findings
 from funcpipe_prefect.laws.elsewhere import elsewhere
 from funcpipe_prefect.laws.paste import paste, pasted_test
 from funcpipe_prefect.laws.same import same_records
-from funcpipe_prefect.laws.search import Found, copied, search
+from funcpipe_prefect.laws.search import Found, copied, search, settled
 from funcpipe_prefect.laws.subjects import Subject
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.laws.watch import watched
@@ -226,10 +226,9 @@ def _danger(subject: Subject) -> str:
 
 
 def _verdict(subject: Subject, law: str, found: Found, mend: str, *, has_example: bool = True) -> Verdict:
-    if found.obstacle:
-        return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict(law, subject.name, examples=found.tried)
+    verdict = settled(law, subject.name, found)
+    if verdict is not None:
+        return verdict
     call = subject.pasted
     record = paste(found.example) if has_example else None
     parts = {"function": call, **({"record": record} if record else {})}

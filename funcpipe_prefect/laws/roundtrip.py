@@ -7,7 +7,7 @@ from typing import Any
 import cloudpickle
 
 from funcpipe_prefect.laws.paste import paste, pasted_test
-from funcpipe_prefect.laws.search import Effort, Values, search
+from funcpipe_prefect.laws.search import Effort, Values, search, settled
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.schema import canonical_encoder, difference, store_codec, type_name
 
@@ -46,10 +46,9 @@ def _changed(record_type: Any, record: Any) -> str:
 def _verdict(record_type: Any, values: Values, effort: Effort) -> Verdict:
     name = type_name(record_type)
     found = search(values, lambda record: _changed(record_type, record), effort)
-    if found.obstacle:
-        return Verdict("round trip", name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict("round trip", name, examples=found.tried)
+    verdict = settled("round trip", name, found)
+    if verdict is not None:
+        return verdict
     tp, record = paste(record_type), paste(found.example)
     test = pasted_test(
         f"{name} round trip", {"record_type": tp, "record": record},

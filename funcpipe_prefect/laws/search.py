@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import strategies as st
@@ -15,8 +15,11 @@ from hypothesis.errors import Flaky, HypothesisException
 from funcpipe_prefect.laws.paste import paste
 from funcpipe_prefect.laws.shrink import shrink
 from funcpipe_prefect.laws.strategies import strategy_for
+from funcpipe_prefect.laws.verdicts import Verdict
 
-__all__ = ["RAISED", "Effort", "Found", "Values", "copied", "drawn_from", "listed", "search"]
+__all__ = ["Effort", "Found", "Values", "copied", "drawn_from", "listed", "search", "settled", "telling"]
+
+T = TypeVar("T")
 
 RAISED = "it raised"
 """Begins the reason of a law whose check ended in an exception."""
@@ -94,6 +97,25 @@ def listed(values: Values, most: int) -> Values:
     """Draw lists of values, from one to `most` of them; the samples together come first."""
     together = (list(values.samples),) if values.samples else ()
     return Values(st.lists(values.strategy, min_size=1, max_size=most), together)
+
+
+def settled(law: str, subject: str, found: Found) -> Verdict | None:
+    """Give the verdict where no counter-example was found; None where there is one to tell of."""
+    if found.obstacle:
+        return Verdict(law, subject, "skipped", found.tried, reason=found.obstacle)
+    return None if found.reason else Verdict(law, subject, examples=found.tried)
+
+
+def telling(check: Callable[[T], str]) -> Callable[[T], str]:
+    """Let a check whose subject raises say so, in place of ending the search."""
+
+    def told(value: T) -> str:
+        try:
+            return check(value)
+        except Exception as error:
+            return f"{RAISED} {type(error).__name__}: {error}"
+
+    return told
 
 
 def copied(value: Any) -> Any:

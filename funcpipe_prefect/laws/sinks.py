@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Located, RecordSink, Split
 from funcpipe_prefect.laws.paste import Pasted, paste, pasted_test
-from funcpipe_prefect.laws.search import RAISED, Effort, Values, listed, search
+from funcpipe_prefect.laws.search import Effort, Values, listed, search, settled, telling
 from funcpipe_prefect.laws.subjects import function_of
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.monoid import Digest, digest_of, digest_text, fold
@@ -250,17 +250,10 @@ def _difference(expected: Any, content: Any) -> str:
 
 
 def _verdict(subject: SinkSubject, law: str, check: Callable[[Sequence[Any]], str]) -> Verdict:
-    def holds(records: Sequence[Any]) -> str:
-        try:
-            return check(records)
-        except Exception as error:
-            return f"{RAISED} {type(error).__name__}: {error}"
-
-    found = search(listed(subject.values, _LARGEST), holds, subject.effort)
-    if found.obstacle:
-        return Verdict(law, subject.name, "skipped", found.tried, reason=found.obstacle)
-    if not found.reason:
-        return Verdict(law, subject.name, examples=found.tried)
+    found = search(listed(subject.values, _LARGEST), telling(check), subject.effort)
+    verdict = settled(law, subject.name, found)
+    if verdict is not None:
+        return verdict
     records = paste(found.example)
     test = pasted_test(
         f"{subject.name} {law}", {"make": subject.pasted or paste(subject.make), "records": records},

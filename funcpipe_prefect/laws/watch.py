@@ -13,12 +13,11 @@ import sysconfig
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
 
 from funcpipe_prefect.fingerprint.origin import is_users
-from funcpipe_prefect.laws.known_effects import Effect, told
+from funcpipe_prefect.laws.known_effects import Effect, Sighting
 
 __all__ = ["Event", "watched"]
 
@@ -41,26 +40,8 @@ _PLAIN = (str, int, float, bool, type(None))
 _LONGEST = 200
 
 
-@dataclass(frozen=True, order=True)
-class Event:
-    """Something that happened outside.
-
-    Attributes:
-        effect: Which kind.
-        what: What it was, such as `open 'docs.txt'`.
-        file: The source file of the innermost code of the user's; empty if there was none.
-        line: Counts from 1; 0 if there was none.
-        function: The qualified name of the user's function.
-    """
-
-    effect: Effect
-    what: str
-    file: str
-    line: int
-    function: str
-
-    def __str__(self) -> str:
-        return told(self.effect, self.what, self.file, self.line, self.function)
+class Event(Sighting):
+    """Something that happened outside; the place is the innermost code of the user's."""
 
 
 class _Watch(NamedTuple):
