@@ -18,7 +18,7 @@ import httpx
 import tenacity
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
@@ -114,6 +114,7 @@ class PrefectEngine:
     def __init__(self, runner: Any, cancellation: Cancellation) -> None:
         self._runner, self._cancellation = runner, cancellation
         self._ended: dict[UUID, tuple[str, State[Any]]] = {}
+        self._has_lost = False
 
     def run_stages(
         self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
@@ -183,6 +184,7 @@ class PrefectEngine:
                     if state is not None:
                         self._ended[futures[index].task_run_id] = (name, state)
                     if lost:
+                        self._has_lost = True
                         message = f"{name} on split {split!r} was lost: {lost}"
                         record_task_run(futures[index].task_run_id, name, Crashed(message=message))
                         failures[index] = BackendError(message)
@@ -205,11 +207,14 @@ class PrefectEngine:
         return results
 
     def catch_up(self) -> None:
-        """Tell a Prefect server that was away how the task runs ended, as far as it does not know."""
+        """Tell a Prefect server how the task runs ended, as far as it does not know.
+
+        It may not know if it was away, or if workers died, and their last events with them.
+        """
         was_away = self._cancellation.server_was_away
         asked = time.monotonic()
         _wait_for_server()
-        if not was_away and time.monotonic() - asked < SLOW_S:
+        if not (was_away or self._has_lost) and time.monotonic() - asked < SLOW_S:
             return
         for task_run_id, (name, state) in self._ended.items():
             if state.is_final() and not _is_known_to_have_ended(task_run_id):
@@ -242,8 +247,18 @@ def record_task_run(task_run_id: UUID, name: str, state: State[Any]) -> None:
         except PrefectHTTPStatusError as error:
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
-            client.create_task_run(stage_task, flow_run_id(), str(task_run_id), id=task_run_id, name=name)
+            _create_task_run(client, task_run_id, name)
         client.set_task_run_state(task_run_id, state, force=True)
+
+
+def _create_task_run(client: SyncPrefectClient, task_run_id: UUID, name: str) -> None:
+    """Put a task run on record, unless the event of its beginning has come meanwhile and has done so."""
+    try:
+        client.create_task_run(stage_task, flow_run_id(), str(task_run_id), id=task_run_id, name=name)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != httpx.codes.CONFLICT:
+            raise
+        client.set_task_run_name(task_run_id, name)
 
 
 def _is_known_to_have_ended(task_run_id: UUID) -> bool:
