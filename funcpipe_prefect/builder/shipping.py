@@ -15,6 +15,7 @@ import cloudpickle
 from funcpipe_prefect.config import Config
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.fingerprint.origin import is_users
+from funcpipe_prefect.fingerprint.reach import closed_over
 
 __all__ = ["check_shippable"]
 
@@ -34,7 +35,7 @@ def check_shippable(config: Config, path: KeyPath, name: str, call: Any) -> None
         call: The function, or a monoid, or a sink's function.
     """
     for function in _own_functions(call):
-        for variable, value in _held(function):
+        for variable, value in closed_over(function):
             if isinstance(value, _MUTABLE):
                 config.problem(path, "FP308", "closure over a mutable",
                                f"{name} closes over {variable}, a {type(value).__name__}",
@@ -67,18 +68,10 @@ def _own_functions(call: Any) -> Iterator[types.FunctionType]:
         elif isinstance(item, types.MethodType):
             waiting.append(item.__func__)
         elif isinstance(item, types.FunctionType):
-            waiting += [value for _, value in _held(item) if callable(value)]
+            waiting += [value for _, value in closed_over(item) if callable(value)]
             waiting.append(getattr(item, "__wrapped__", None))
             if is_users(item.__globals__.get("__name__")):
                 yield item
-
-
-def _held(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield variable, cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
 
 
 def _rebound(function: types.FunctionType) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from funcpipe_prefect.fingerprint.origin import is_users, is_users_root, known_module, spec_of
 
-__all__ = ["globals_reached", "imports_of", "module_code"]
+__all__ = ["closed_over", "globals_reached", "imports_of", "module_code"]
 
 _IMPORTERS = frozenset({"import_module", "__import__"})
 _OF_MODULES = frozenset(
@@ -39,6 +39,15 @@ def globals_reached(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, scope[name]
     paths = {path: value for code in _codes(function.__code__) for path, value in _paths(code, scope)}
     yield from sorted(paths.items(), key=lambda item: item[0])
+
+
+def closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """The variables of a function's closure, with their values; those not assigned yet are left out."""
+    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield variable, cell.cell_contents
+        except ValueError:
+            continue
 
 
 def _paths(code: types.CodeType, scope: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

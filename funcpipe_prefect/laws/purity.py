@@ -15,7 +15,7 @@ from typing import Any
 
 from funcpipe_prefect.fingerprint import fingerprint
 from funcpipe_prefect.fingerprint.origin import is_users
-from funcpipe_prefect.fingerprint.reach import globals_reached
+from funcpipe_prefect.fingerprint.reach import closed_over, globals_reached
 from funcpipe_prefect.kernel import bind
 from funcpipe_prefect.laws.effects import findings
 from funcpipe_prefect.laws.elsewhere import elsewhere
@@ -170,19 +170,11 @@ def _reached(call: Any) -> Iterator[tuple[str, Any]]:
         defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         yield from ((f"a default of {name}", value) for value in defaults)
         yield from ((f"{name}.{key}", value) for key, value in vars(function).items() if key[:2] != "__")
-        for path, value in (*globals_reached(function), *_closed_over(function)):
+        for path, value in (*globals_reached(function), *closed_over(function)):
             if callable(value) and not _has_state(value):
                 waiting.append(value)
             else:
                 yield path, value
-
-
-def _closed_over(function: Any) -> Iterator[tuple[str, Any]]:
-    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            yield variable, cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
 
 
 def _has_state(value: Any) -> bool:
