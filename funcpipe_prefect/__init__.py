@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         TransientError,
     )
     from funcpipe_prefect.ir import Pipeline, Split
+    from funcpipe_prefect.keyed import KeyValue, WindowedValue
     from funcpipe_prefect.monoid import Monoid
     from funcpipe_prefect.orchestration.flow import run_pipeline
     from funcpipe_prefect.registry import Registry
@@ -40,6 +41,7 @@ _HOMES = {
     "ErrorRateExceeded": "errors",
     "FPResult": "result",
     "FuncPipeError": "errors",
+    "KeyValue": "keyed",
     "Monoid": "monoid",
     "Ok": "result",
     "Pipeline": "ir",
@@ -53,6 +55,7 @@ _HOMES = {
     "SourceError": "errors",
     "Split": "ir",
     "TransientError": "errors",
+    "WindowedValue": "keyed",
     "load_pipeline": "builder",
     "run_local": "backends.local",
     "run_pipeline": "orchestration.flow",
@@ -68,6 +71,7 @@ __all__ = [
     "ErrorRateExceeded",
     "FPResult",
     "FuncPipeError",
+    "KeyValue",
     "Monoid",
     "Ok",
     "Pipeline",
@@ -81,6 +85,7 @@ __all__ = [
     "SourceError",
     "Split",
     "TransientError",
+    "WindowedValue",
     "load_pipeline",
     "run_local",
     "run_pipeline",

@@ -136,7 +136,7 @@ def _keys(pipeline: Pipeline) -> frozenset[str] | None:
     if pipeline.source is None:
         return None
     plan = plan_run(pipeline, pipeline.source.list_splits())
-    return frozenset(key for keys in plan.keys for key in keys)
+    return frozenset(key for lane in plan.lanes for task in lane.tasks for key in task.keys if key)
 
 
 def _older_than(text: str | None) -> float | None:

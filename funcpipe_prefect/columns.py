@@ -49,7 +49,9 @@ def row_maker(record_type: Any, native: tuple[type, ...] = _NATIVE) -> Callable[
     """
     hints = fields_of(record_type)
     names = tuple(hints)
-    if dataclasses.is_dataclass(record_type) and all(_is_flat(hint, native) for hint in hints.values()):
+    if dataclasses.is_dataclass(get_origin(record_type) or record_type) and all(
+        _is_flat(hint, native) for hint in hints.values()
+    ):
         return lambda record: {name: getattr(record, name) for name in names}
     plain: Callable[[Any], Any] = functools.partial(
         msgspec.to_builtins, builtin_types=native, enc_hook=encode_foreign, order="deterministic"

@@ -12,19 +12,25 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from funcpipe_prefect.errors import Place
 from funcpipe_prefect.monoid import Monoid
+from funcpipe_prefect.windows import FixedWindows, SlidingWindows
 
 __all__ = [
+    "SOURCE",
     "Artifact",
     "BackendName",
     "BatchMap",
     "BeamSettings",
     "CodecName",
     "Combine",
+    "CombineByKey",
     "Commit",
+    "Distinct",
     "ErrorPolicy",
     "ErrorSettings",
+    "Filter",
     "FlatMap",
     "Function",
+    "GroupOperator",
     "Isolation",
     "Located",
     "Map",
@@ -41,11 +47,15 @@ __all__ = [
     "Sink",
     "Split",
     "Undecodable",
+    "Windowing",
 ]
+
+SOURCE = "source"
+"""What the source is called among operators: in counts, dead letters and `input:`."""
 
 ErrorPolicy: TypeAlias = Literal["drop", "collect", "fail_fast"]
 BackendName: TypeAlias = Literal["local", "dask", "beam"]
-CodecName: TypeAlias = Literal["msgpack", "arrow", "pickle"]
+CodecName: TypeAlias = Literal["msgpack", "arrow", "pickle", "value"]
 Isolation: TypeAlias = Literal["none", "serializable"]
 
 
@@ -107,11 +117,18 @@ class BatchMap(_RecordNode):
 
 
 @dataclass(frozen=True)
+class Filter(_RecordNode):
+    """One record in; it goes on where the function says True."""
+
+
+@dataclass(frozen=True)
 class Combine:
-    """Terminal: every record lifted, then merged by a commutative monoid.
+    """Every record lifted, then merged by a commutative monoid: one answer, the record of what comes behind.
 
     Attributes:
+        out_type: The type of the answer.
         tolerance: Relative difference that rounding may make between two ways of merging.
+        fan_in: How many partial answers one task merges.
     """
 
     name: str
@@ -119,8 +136,68 @@ class Combine:
     monoid: Monoid[Any]
     error_policy: ErrorPolicy = "collect"
     in_type: Any = Any
+    out_type: Any = Any
     transient: tuple[type[BaseException], ...] = ()
     tolerance: float = 0.0
+    fan_in: int = 16
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """Which windows of event time a record belongs to.
+
+    Attributes:
+        time: Gives a record's event time: an aware datetime, or seconds since 1970.
+        windows: Fixed or sliding windows.
+    """
+
+    time: Function
+    windows: FixedWindows | SlidingWindows
+
+
+@dataclass(frozen=True)
+class CombineByKey:
+    """Every record lifted, then merged by a commutative monoid for each key, and window.
+
+    Attributes:
+        key: Gives a record's key: any value that has an encoding.
+        key_type: The type of the keys.
+        out_type: `KeyValue`, or `WindowedValue` where there are windows.
+        windowing: None: all time is one window.
+        partitions: Into how many partitions the keys go; 0: as many as there are before, at most 32.
+    """
+
+    name: str
+    key: Function
+    lift: Function
+    monoid: Monoid[Any]
+    error_policy: ErrorPolicy = "collect"
+    in_type: Any = Any
+    key_type: Any = Any
+    out_type: Any = Any
+    transient: tuple[type[BaseException], ...] = ()
+    tolerance: float = 0.0
+    windowing: Windowing | None = None
+    partitions: int = 0
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Of all records with one key, the one with the smallest position goes on.
+
+    Attributes:
+        key: Gives a record's key; None: the record itself is its key.
+        partitions: As in `CombineByKey`.
+    """
+
+    name: str
+    key: Function | None = None
+    error_policy: ErrorPolicy = "collect"
+    in_type: Any = Any
+    out_type: Any = Any
+    key_type: Any = Any
+    transient: tuple[type[BaseException], ...] = ()
+    partitions: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,8 +211,9 @@ class Sink:
     transient: tuple[type[BaseException], ...] = ()
 
 
-RecordOperator: TypeAlias = Map | FlatMap | BatchMap
-Operator: TypeAlias = Map | FlatMap | BatchMap | Combine | Sink
+RecordOperator: TypeAlias = Map | FlatMap | BatchMap | Filter
+GroupOperator: TypeAlias = Combine | CombineByKey | Distinct
+Operator: TypeAlias = RecordOperator | GroupOperator | Sink
 
 
 @dataclass(frozen=True)
@@ -350,6 +428,7 @@ class Pipeline:
         expires_s: Seconds after which a partition is computed again; None means never.
         isolation: `serializable`: two runs that need one partition at once compute it once.
         codecs: How partitions are stored, by materialization point; `msgpack` where it is silent.
+        inputs: What an operator reads, by its name, where that is not the one before it.
     """
 
     name: str
@@ -366,14 +445,29 @@ class Pipeline:
     expires_s: float | None = None
     isolation: Isolation = "none"
     codecs: Mapping[str, CodecName] = field(default_factory=dict, hash=False)
+    inputs: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
-    def terminal(self) -> Combine | Sink | None:
-        """The terminal, or None when the records are only counted."""
-        last = self.operators[-1]
-        return last if isinstance(last, (Combine, Sink)) else None
+    def sinks(self) -> tuple[Sink, ...]:
+        """The sinks, in the order of the file."""
+        return tuple(op for op in self.operators if isinstance(op, Sink))
+
+    @property
+    def combines(self) -> tuple[Combine, ...]:
+        """Those operators whose answer is a result of the run."""
+        return tuple(op for op in self.operators if isinstance(op, Combine))
 
     @property
     def record_operators(self) -> tuple[RecordOperator, ...]:
-        """The operators that turn records into records."""
-        return tuple(op for op in self.operators if isinstance(op, (Map, FlatMap, BatchMap)))
+        """The operators that turn single records into records."""
+        return tuple(op for op in self.operators if isinstance(op, (Map, FlatMap, BatchMap, Filter)))
+
+    def input_of(self, operator: Operator) -> str:
+        """The name of what an operator reads: another operator, or `source`."""
+        index = self.operators.index(operator)
+        before = self.operators[index - 1].name if index else SOURCE
+        return self.inputs.get(operator.name, before)
+
+    def readers_of(self, name: str) -> tuple[Operator, ...]:
+        """The operators that read what an operator, or the source, gives."""
+        return tuple(op for op in self.operators if self.input_of(op) == name)

@@ -10,19 +10,21 @@ import concurrent.futures
 import functools
 import re
 import reprlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from typing_extensions import assert_never
 
 from funcpipe_prefect.errors import ContractError, FuncPipeError, RecordError, SourceError, TransientError
 from funcpipe_prefect.ir import (
+    SOURCE,
     Artifact,
     BatchMap,
-    Combine,
     ErrorPolicy,
+    Filter,
     FlatMap,
     Function,
+    GroupOperator,
     Located,
     Map,
     OperatorCounts,
@@ -30,23 +32,21 @@ from funcpipe_prefect.ir import (
     Sink,
     Undecodable,
 )
-from funcpipe_prefect.monoid import finish, fold
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 from funcpipe_prefect.schema import is_model
 
 __all__ = [
-    "SOURCE",
     "Trace",
     "bind",
+    "calling",
     "decoded",
-    "fold_records",
+    "infrastructure",
     "located",
-    "merge_totals",
+    "outside",
     "resumed",
     "run_chain",
 ]
 
-SOURCE = "source"
 INFRASTRUCTURE = (TransientError, ConnectionError, TimeoutError, concurrent.futures.TimeoutError, MemoryError)
 
 _preview = reprlib.Repr()
@@ -82,12 +82,18 @@ class Trace:
         split: The split's name.
         locate: Turns a position into words for a person.
         collect: Receives each dead letter and the record (`Undecodable` from the source).
+        place: Turns a position into a text that is the same for any partitioning.
     """
 
     def __init__(
-        self, split: str, locate: Callable[[int], str], collect: Callable[[ErrorInfo, Any], None]
+        self,
+        split: str,
+        locate: Callable[[int], str],
+        collect: Callable[[ErrorInfo, Any], None],
+        place: Callable[[int], str] = str,
     ) -> None:
         self.position = 0
+        self._place, self._placed = place, (-1, 0)
         self.first: ErrorInfo | None = None
         self._split = split
         self.locate = locate
@@ -100,6 +106,12 @@ class Trace:
             return self.locate(self.position)
         except Exception:
             return f"{self._split}, position {self.position}"
+
+    def place(self) -> str:
+        """Name the record at hand: another name for each that stems from the current position."""
+        position, count = self._placed
+        self._placed = (self.position, count + 1 if position == self.position else 0)
+        return f"{self._place(self.position)}/{self._placed[1]}"
 
     def tally(self, operator: str) -> _Tally:
         """The mutable counts of an operator."""
@@ -190,7 +202,9 @@ def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace:
         trace.tally(operator.name)
         match operator:
             case Map():
-                values = _map(operator.name, operator.func, operator, values, trace)
+                values = calling(operator, bind(operator.func), values, trace)
+            case Filter():
+                values = _filter(operator, values, trace)
             case FlatMap():
                 values = _flat_map(operator, values, trace)
             case BatchMap():
@@ -206,58 +220,6 @@ def located(values: Iterable[Any], trace: Trace) -> Iterator[Located]:
         position = trace.position
         yield position, value
         trace.position = position  # a sink that refused an earlier record has moved it
-
-
-def fold_records(operator: Combine, values: Iterator[Any], trace: Trace) -> Any:
-    """Lift every value and merge: the partial answer of one partition.
-
-    Raises:
-        ContractError: FP402, the monoid's `combine` failed.
-    """
-    lifted = _map(operator.name, operator.lift, operator, values, trace)
-    upstream: list[BaseException] = []
-
-    def watched() -> Generator[Any, None, None]:
-        try:
-            yield from lifted
-        except Exception as error:
-            upstream.append(error)
-            raise
-
-    try:
-        return fold(operator.monoid, watched())
-    except Exception as error:
-        if upstream:
-            raise
-        if isinstance(error, _infrastructure(operator)):
-            raise _outside(_at(operator.name, trace), error) from error
-        raise ContractError(
-            f"the monoid of {operator.name!r} failed to combine: {type(error).__name__}: {error} "
-            f"(record at {trace.where()})"
-        ) from error
-
-
-def merge_totals(operator: Combine, totals: Iterable[Any], *, is_last: bool = True) -> Any:
-    """Merge partial answers; none gives the identity's.
-
-    Args:
-        operator: The Combine.
-        totals: Partial answers.
-        is_last: Derive the answer from the total; else give the total, which merges on.
-
-    Raises:
-        ContractError: FP402, the monoid's `combine` or `finish` failed.
-    """
-    try:
-        total = fold(operator.monoid, totals)
-        return finish(operator.monoid, total) if is_last else total
-    except _infrastructure(operator) as error:
-        raise _outside(f"merging for {operator.name!r}", error) from error
-    except Exception as error:
-        raise ContractError(
-            f"the monoid of {operator.name!r} failed to merge the answers of the partitions: "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
@@ -289,11 +251,12 @@ def resumed(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
         yield record
 
 
-def _infrastructure(operator: RecordOperator | Combine | Sink) -> tuple[type[BaseException], ...]:
+def infrastructure(operator: RecordOperator | GroupOperator | Sink) -> tuple[type[BaseException], ...]:
+    """The exceptions that are never the record's fault."""
     return (*INFRASTRUCTURE, ContractError, *operator.transient)
 
 
-def _outside(place: str, error: BaseException) -> Exception:
+def outside(place: str, error: BaseException) -> Exception:
     """Name the place of an error that is not the record's fault."""
     if not isinstance(error, FuncPipeError):
         return TransientError(f"{place}: {type(error).__name__}: {error}")
@@ -306,18 +269,32 @@ def _at(operator: str, trace: Trace) -> str:
     return f"{operator!r} at {trace.where()}"
 
 
-def _map(
-    name: str, function: Function, operator: RecordOperator | Combine, values: Iterator[Any], trace: Trace
+def calling(
+    operator: RecordOperator | GroupOperator,
+    call: Callable[[Any], Any],
+    values: Iterator[Any],
+    trace: Trace,
+    *,
+    counts_out: bool = True,
 ) -> Iterator[Any]:
-    call, policy, outside = bind(function), operator.error_policy, _infrastructure(operator)
+    """Yield what a function gives for each value; a failed one is treated as the operator's policy says.
+
+    Args:
+        operator: Whose function it is.
+        call: The function, bound.
+        values: The partition.
+        trace: Receives counts and failures.
+        counts_out: Count what is yielded as records out of the operator.
+    """
+    name, policy, others = operator.name, operator.error_policy, infrastructure(operator)
     tally = trace.tally(name)
     passed = 0
     try:
         for value in values:
             try:
                 result = call(value)
-            except outside as error:
-                raise _outside(_at(name, trace), error) from error
+            except others as error:
+                raise outside(_at(name, trace), error) from error
             except Exception as error:
                 trace.fail(name, policy, value, error)
                 continue
@@ -329,20 +306,51 @@ def _map(
             yield result.value if kind is Ok else result
     finally:
         tally.passed += passed
-        tally.records_out += passed
+        if counts_out:
+            tally.records_out += passed
+
+
+def _filter(operator: Filter, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+    predicate = bind(operator.func)
+    kept = 0
+
+    def judged(value: Any) -> tuple[Any, Any] | Err[Any]:
+        verdict = predicate(value)
+        if verdict.__class__ is Ok:
+            verdict = verdict.value
+        if verdict.__class__ is Err:
+            return verdict
+        if verdict.__class__ is not bool:
+            verdict = _plain_bool(verdict)
+        return value, verdict
+
+    try:
+        for value, is_kept in calling(operator, judged, values, trace, counts_out=False):
+            if is_kept:
+                kept += 1
+                yield value
+    finally:
+        trace.tally(operator.name).records_out += kept
+
+
+def _plain_bool(verdict: Any) -> bool:
+    plain = verdict.tolist() if hasattr(verdict, "tolist") else verdict  # numpy's own bool
+    if plain is True or plain is False:
+        return plain
+    raise TypeError(f"a Filter function returns True or False, not {type(verdict).__name__}")
 
 
 def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
     call, name, policy = bind(operator.func), operator.name, operator.error_policy
-    outside = _infrastructure(operator)
+    others = infrastructure(operator)
     tally = trace.tally(name)
     passed = records_out = 0
     try:
         for value in values:
             try:
                 results = _expanded(call(value))
-            except outside as error:
-                raise _outside(_at(name, trace), error) from error
+            except others as error:
+                raise outside(_at(name, trace), error) from error
             except Exception as error:
                 trace.fail(name, policy, value, error)
                 continue
@@ -436,8 +444,8 @@ def _batch_results(operator: BatchMap, call: Callable[..., Any], batch: list[Any
             results = results.value
         if results.__class__ is not list and results.__class__ is not Err:
             results = _as_list(operator, results)
-    except _infrastructure(operator) as error:
-        raise _outside(_at(operator.name, trace), error) from error
+    except infrastructure(operator) as error:
+        raise outside(_at(operator.name, trace), error) from error
     except Exception as error:
         if len(batch) == 1:
             return [Err(error)]

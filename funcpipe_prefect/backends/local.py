@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import tenacity
 
-from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
-from funcpipe_prefect.backends.work import Job, Merged, commit_run, merge_partials, run_stage
+from funcpipe_prefect.backends.protocol import Progress, Receipts, RunReport, execute
+from funcpipe_prefect.backends.work import Job, commit_run, run_stage
 from funcpipe_prefect.errors import is_retryable
 from funcpipe_prefect.ir import Commit, Pipeline, Retries
-from funcpipe_prefect.plan import Plan, StageReceipt
+from funcpipe_prefect.plan import Lane, Plan, StageReceipt
 from funcpipe_prefect.sources import IterableSource
 
 __all__ = ["LocalEngine", "retrying", "run_local"]
@@ -63,34 +63,29 @@ class LocalEngine:
 
     name = "local"
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
-        """Take each pending split through all stages before the next split."""
-        return [self._one_split(job, plan, index, notify) for index in plan.pending]
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
+        """Take each split through all stages before the next split."""
+        retries, needed = job.pipeline.retries, plan.needed
+        receipts: Receipts = {}
+        for number, task in enumerate(lane.tasks):
+            for index in lane.stages:
+                if (index, number) not in needed:
+                    continue
+                stage = job.stages[index]
+                upstream = None if stage.upstream is None else receipts.get((stage.upstream, number))
+                attempts = retries.sink if stage.kind == "write" else retries.transform
+                receipts[index, number] = retrying(retries, attempts)(
+                    run_stage, job, index, task.split, task.keys, upstream, task.feed
+                )
+                notify(index, receipts[index, number])
+        return receipts
 
-    def _one_split(
-        self, job: Job, plan: Plan, split: int, notify: Callable[[int, StageReceipt], None]
-    ) -> StageReceipt:
-        receipt: StageReceipt | None = None
-        for stage in job.stages:
-            retries = job.pipeline.retries
-            attempts = retries.sink if stage.kind == "write" else retries.transform
-            receipt = retrying(retries, attempts)(
-                run_stage, job, stage.index, plan.splits[split], plan.keys[split], receipt
-            )
-            notify(stage.index, receipt)
-        assert receipt is not None, "a plan has at least one stage"
-        return receipt
-
-    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
-        """Merge here."""
-        return merge_partials(job, partials)
-
-    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
         """Publish from here."""
         retries = job.pipeline.retries
-        retrying(retries, retries.sink)(commit_run, job, entries, plan.by_name)
+        retrying(retries, retries.sink)(commit_run, job, plan, entries)
 
 
 def retrying(retries: Retries, attempts: int) -> tenacity.Retrying:

@@ -8,15 +8,32 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-from funcpipe_prefect.backends.work import Job, Merged, finished, published_entries, sweep
+from funcpipe_prefect.backends.work import (
+    Job,
+    answer_of,
+    finished,
+    is_published,
+    published_entries,
+    sweep,
+    with_letters,
+)
 from funcpipe_prefect.errors import ErrorRateExceeded, PipelineError, Place, Problem
-from funcpipe_prefect.ir import Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
-from funcpipe_prefect.kernel import SOURCE
+from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
-from funcpipe_prefect.plan import Plan, StageReceipt, cautions, lower, plan_run, stage_of
+from funcpipe_prefect.plan import Lane, Plan, StageReceipt, behind, cautions, plan_run, stage_of
 from funcpipe_prefect.running import new_token
 
-__all__ = ["Engine", "Progress", "RunReport", "Schedule", "StageDone", "execute", "preview", "schedule"]
+__all__ = [
+    "Engine",
+    "Progress",
+    "Receipts",
+    "RunReport",
+    "Schedule",
+    "StageDone",
+    "execute",
+    "preview",
+    "schedule",
+]
 
 
 @dataclass(frozen=True)
@@ -50,18 +67,19 @@ class RunReport:
     Attributes:
         status: `completed`, or `failed` in the report of a failed run.
         records_in: Records that the source gave, undecodable ones included.
-        records_out: Records that the sink published; 1 for a Combine's answer.
+        records_out: Records that the sinks published; without a sink, the number of answers.
         dropped: Records discarded under the policy `drop`, over all operators.
         errors: Dead letters, over all operators.
         tasks_run: Stage runs on a split that did work.
         tasks_cached: Stage runs whose result was there already.
-        output: URL of the output.
+        output: URL of the first sink's output.
         digest: Order-free multiset hash of the published records: count, hyphen, 64 digits.
-        result: A Combine's answer.
+        result: The Combine's answer; of several Combines, their answers by name.
         elapsed_s: Seconds.
         operators: Counts of each operator; `records_in == passed + dropped + errors` in each.
         dead_letters: URL of the dead letters, when there are any.
         warnings: What a careful user would want to know.
+        outputs: Of each sink its location, records and digest, by name.
     """
 
     status: str
@@ -80,6 +98,7 @@ class RunReport:
     operators: tuple[OperatorCounts, ...] = ()
     dead_letters: str | None = None
     warnings: tuple[str, ...] = ()
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values, as `funcpipe run --json` prints it."""
@@ -95,27 +114,29 @@ def _without_name(counts: OperatorCounts) -> dict[str, int]:
     return {key: value for key, value in asdict(counts).items() if key != "name"}
 
 
+Receipts: TypeAlias = dict[tuple[int, int], StageReceipt]
+"""By the index of a stage, and of a task in the stage's lane."""
+
+
 class Engine(Protocol):
-    """A backend: it decides where the three kinds of work run, and retries them."""
+    """A backend: it decides where the two kinds of work run, and retries them."""
 
     name: str
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
-        """Run every stage on every pending split; return the last stage's receipts in split order.
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
+        """Run the stages of a lane on each of its splits, as far as they are needed.
 
         Args:
             job: What the tasks need to know.
-            plan: Stages, splits and keys.
+            plan: Stages, lanes and keys.
+            lane: One of its lanes; those before it have run.
             notify: To be called with the stage's index when it has ended on a split.
         """
 
-    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
-        """Merge a Combine's partial answers."""
-
-    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
-        """Publish output and dead letters."""
+    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+        """Publish outputs and dead letters."""
 
 
 def execute(
@@ -149,31 +170,72 @@ def execute(
     started = time.monotonic()
     source = source_of(pipeline)
     now = time.time() if now is None else now
-    first = _first_refreshed(pipeline, refresh, refresh_from)
-    published = published_entries(pipeline, now) if first is None else {}
-    plan = plan_run(pipeline, source.list_splits(), published=published)
-    job = Job(pipeline, plan.stages, first, now, new_token())
-    pending = [key for split in plan.pending for key in plan.keys[split]]
-    afterwards.push(lambda kind, error, trace: sweep(job, pending) if kind else None)
-    watch = _Watch(plan, progress)
-    receipts = engine.run_stages(job, plan, watch.notify) if plan.pending else []
-    fresh = dict(zip(plan.pending, receipts, strict=True))
-    entries = [
-        fresh[index].entry if index in fresh else plan.published[index] for index in range(len(plan.splits))
-    ]
+    plan, job = _planned(pipeline, source, now, refresh=refresh, refresh_from=refresh_from)
+    needed = plan.needed
+    keys = [plan.task(*place).keys[place[0]] for place in needed]
+    afterwards.push(lambda kind, error, trace: sweep(job, keys) if kind else None)
+    watch = _Watch(plan, needed, progress)
+    receipts: Receipts = {}
+    for lane in plan.lanes:
+        if any((stage, task) in needed for stage in lane.stages for task in range(len(lane.tasks))):
+            receipts |= engine.run_lane(job, plan, lane, watch.notify)
+    entries = {place: receipt.entry for place, receipt in receipts.items()} | dict(plan.published)
     report = _report(plan, entries, watch, engine.name)
-    _check_error_rate(pipeline, report, receipts)
-    if isinstance(pipeline.terminal, Combine):
-        merged = engine.merge(job, [receipt.partial for receipt in receipts])
-        report = replace(report, result=merged.result, digest=merged.digest or None, records_out=1)
-    if not _is_published(pipeline, plan, entries):
-        engine.commit(job, entries, plan)
+    _check_error_rate(pipeline, report, [receipts[place] for place in sorted(receipts)])
+    report = _with_answers(report, job, plan, receipts)
+    if needed or not _is_published(plan, entries):
+        engine.commit(job, plan, entries)
     return replace(report, elapsed_s=round(time.monotonic() - started, 3))
 
 
-def _first_refreshed(pipeline: Pipeline, refresh: bool, refresh_from: str | None) -> int | None:
-    named = None if refresh_from is None else stage_of(lower(pipeline), refresh_from, "refresh_from")
-    return 0 if refresh else named
+def _planned(
+    pipeline: Pipeline, source: RecordSource, now: float, *, refresh: bool, refresh_from: str | None
+) -> tuple[Plan, Job]:
+    """Plan a run, with what is published already, and with the answers that are kept already."""
+    splits = source.list_splits()
+    plan = plan_run(pipeline, splits)
+    refreshed: frozenset[int] = frozenset()
+    if refresh_from is not None:
+        refreshed = behind(plan.stages, stage_of(plan.stages, refresh_from, "refresh_from"))
+    if refresh:
+        refreshed = frozenset(range(len(plan.stages)))
+    job = Job(pipeline, plan.stages, refreshed, now, new_token())
+    known = dict(published_entries(pipeline, now))
+    kept: dict[str, Commit] = {}
+    for stage, tasks in plan.ends():
+        if stage.kind == "answer":
+            for task in tasks:
+                receipt = finished(job, stage, plan.task(stage.index, task).keys[stage.index])
+                if receipt is not None:
+                    kept[receipt.entry.key] = receipt.entry
+    known |= with_letters(pipeline, kept)
+    done = {
+        (stage.index, task): known[key]
+        for stage, tasks in plan.ends()
+        for task in tasks
+        if stage.index not in refreshed and (key := plan.task(stage.index, task).keys[stage.index]) in known
+    }
+    return replace(plan, published=done), job
+
+
+def _with_answers(report: RunReport, job: Job, plan: Plan, receipts: Receipts) -> RunReport:
+    """Read the answers of the Combines, and put them in the report."""
+    answers: dict[str, Any] = {}
+    digests: list[str] = []
+    for stage, _ in plan.ends():
+        if stage.kind == "answer":
+            assert isinstance(stage.gathers, Combine)
+            task = plan.task(stage.index, 0)
+            receipt = receipts.get((stage.index, 0)) or finished(job, stage, task.keys[stage.index])
+            answers[stage.gathers.name], digest = answer_of(job, stage, task, receipt)
+            digests.append(digest)
+    if not answers:
+        return report
+    result = next(iter(answers.values())) if len(answers) == 1 else answers
+    if report.outputs:
+        return replace(report, result=result)
+    total = digest_text(fold(Digest(), map(digest_total, digests))) if all(digests) else None
+    return replace(report, result=result, digest=total, records_out=len(answers))
 
 
 def source_of(pipeline: Pipeline) -> RecordSource:
@@ -190,39 +252,70 @@ def source_of(pipeline: Pipeline) -> RecordSource:
     return pipeline.source
 
 
-def _is_published(pipeline: Pipeline, plan: Plan, entries: Sequence[Commit]) -> bool:
+def _is_published(plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> bool:
     """Tell whether readers see just this already, so that nothing needs to be published."""
-    if plan.pending or not isinstance(pipeline.terminal, Sink) or not entries:
-        return False
-    return list(pipeline.terminal.target.published()) == [entry.key for entry in entries]
+    return all(
+        is_published(stage.terminal, [entries[stage.index, task] for task in tasks])
+        for stage, tasks in plan.ends()
+        if isinstance(stage.terminal, Sink)
+    )
 
 
-def _report(plan: Plan, entries: Sequence[Commit], watch: _Watch, backend: str) -> RunReport:
+def _report(plan: Plan, entries: Mapping[tuple[int, int], Commit], watch: _Watch, backend: str) -> RunReport:
     pipeline = plan.pipeline
-    operators = _totals(entry.counts for entry in entries)
-    terminal = pipeline.terminal
+    ends = {stage.index: [entries[stage.index, task] for task in tasks] for stage, tasks in plan.ends()}
+    operators = _in_order(pipeline, [_totals(entry.counts for entry in found) for found in ends.values()])
     errors = sum(counts.errors for counts in operators)
-    last = operators[-1].records_out if operators else 0
     warnings = [*cautions(plan.stages), *dict.fromkeys(watch.warnings)]
-    if terminal is None:
+    counted = next((stage for stage, _ in plan.ends() if stage.kind == "count"), None)
+    if counted is not None:
         warnings.append("the pipeline has no Sink or Combine: its records were counted and discarded")
-    digests = [digest_total(entry.digest) for entry in entries if entry.digest]
+    outputs = {
+        stage.terminal.name: _output(stage.terminal, ends[stage.index])
+        for stage, _ in plan.ends()
+        if isinstance(stage.terminal, Sink)
+    }
+    digests = [digest_total(entry.digest) for found in ends.values() for entry in found if entry.digest]
+    last = operators[-1].records_out if operators else 0
     return RunReport(
         status="completed",
         backend=backend,
         records_in=next((counts.records_in for counts in operators if counts.name == SOURCE), 0),
-        records_out=last,
+        records_out=sum(one["records_out"] for one in outputs.values()) if outputs else last,
         dropped=sum(counts.dropped for counts in operators),
         errors=errors,
         splits=len(plan.splits),
         tasks_run=watch.ran,
-        tasks_cached=watch.cached + len(plan.published) * len(plan.stages),
-        output=terminal.target.location if isinstance(terminal, Sink) else None,
+        tasks_cached=plan.size() - watch.ran,
+        output=next((one["output"] for one in outputs.values()), None),
         digest=digest_text(fold(Digest(), digests)),
         operators=operators,
         dead_letters=pipeline.errors.path if errors else None,
         warnings=tuple(warnings),
+        outputs=outputs,
     )
+
+
+def _output(sink: Sink, entries: Sequence[Commit]) -> dict[str, Any]:
+    digests = (digest_total(entry.digest) for entry in entries if entry.digest)
+    counts = (one.records_out for entry in entries for one in entry.counts if one.name == sink.name)
+    return {
+        "output": sink.target.location,
+        "records_out": sum(counts),
+        "digest": digest_text(fold(Digest(), digests)),
+    }
+
+
+def _in_order(pipeline: Pipeline, rows: Iterable[tuple[OperatorCounts, ...]]) -> tuple[OperatorCounts, ...]:
+    """Give the counts of each operator once: all ends that depend on one tell the same of it."""
+    found: dict[str, OperatorCounts] = {}
+    for row in rows:
+        for one in row:
+            found.setdefault(one.name, one)
+    names = [SOURCE, *(operator.name for operator in pipeline.operators)]
+    places = {name: 2 * index for index, name in enumerate(names)}
+    places |= {f"{name}.store": 2 * index + 1 for index, name in enumerate(names)}
+    return tuple(sorted(found.values(), key=lambda one: places.get(one.name, len(names) * 2)))
 
 
 def _totals(counts: Iterable[tuple[OperatorCounts, ...]]) -> tuple[OperatorCounts, ...]:
@@ -249,6 +342,7 @@ class _Watch:
     """Counts what ran and what was cached, and passes it on as progress."""
 
     plan: Plan
+    needed: frozenset[tuple[int, int]]
     progress: Progress | None
     ran: int = 0
     cached: int = 0
@@ -264,12 +358,13 @@ class _Watch:
         self.done[index] = self.done.get(index, 0) + 1
         if index == 0:
             self.records += sum(counts.records_in for counts in receipt.entry.counts if counts.name == SOURCE)
-        if index == len(self.plan.stages) - 1:
-            self.errors += sum(counts.errors for counts in receipt.entry.counts)
+        if self.plan.stages[index].kind in ("write", "answer", "count"):
+            self.errors = max(self.errors, sum(counts.errors for counts in receipt.entry.counts))
         if self.progress is not None:
+            total = sum(stage == index for stage, _ in self.needed)
             self.progress(
                 StageDone(
-                    self.plan.stages[index].name, index, self.done[index], len(self.plan.pending),
+                    self.plan.stages[index].name, index, self.done[index], total,
                     self.records, self.errors, receipt.cached,
                 )
             )  # fmt: skip
@@ -277,27 +372,36 @@ class _Watch:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which stage runs an engine submits, each named by the indices of its stage and split.
+    """Which stage runs of a lane an engine submits, each named by the indices of its stage and task.
 
     Attributes:
+        needed: All of them, by task, then by stage.
         cached: Those whose result is there already.
         unsubmitted: The results of those among them that are not worth a task run of their own.
     """
 
+    needed: tuple[tuple[int, int], ...]
     cached: frozenset[tuple[int, int]]
     unsubmitted: Mapping[tuple[int, int], StageReceipt]
 
 
-def schedule(job: Job, plan: Plan) -> Schedule:
+def schedule(job: Job, plan: Plan, lane: Lane) -> Schedule:
     """Find what is done already; up to `resources.task_budget` of it is still submitted, to be seen as Cached."""
+    all_needed = plan.needed
+    needed = [
+        (stage, task)
+        for task in range(len(lane.tasks))
+        for stage in lane.stages
+        if (stage, task) in all_needed
+    ]
     found = {
-        (stage.index, split): receipt
-        for split in plan.pending
-        for stage in plan.stages
-        if (receipt := finished(job, stage, plan.keys[split][stage.index])) is not None
+        (index, task): receipt
+        for index, task in needed
+        if (receipt := finished(job, plan.stages[index], lane.tasks[task].keys[index])) is not None
     }
     beyond = list(found)[job.pipeline.resources.task_budget :]
-    return Schedule(frozenset(found), {pair: replace(found[pair], cached=True) for pair in beyond})
+    left = {pair: replace(found[pair], cached=True) for pair in beyond}
+    return Schedule(tuple(needed), frozenset(found), left)
 
 
 def preview(pipeline: Pipeline) -> dict[str, Any]:
@@ -307,19 +411,26 @@ def preview(pipeline: Pipeline) -> dict[str, Any]:
         PipelineError: FP103, the pipeline has no source.
         SourceError: FP409, the input is missing or unreadable.
     """
-    source = source_of(pipeline)
-    now = time.time()
-    plan = plan_run(pipeline, source.list_splits(), published=published_entries(pipeline, now))
-    job = Job(pipeline, plan.stages, now=now)
+    plan, job = _planned(pipeline, source_of(pipeline), time.time(), refresh=False, refresh_from=None)
+    needed = plan.needed
     stages: list[dict[str, Any]] = []
     for stage in plan.stages:
-        done = sum(finished(job, stage, plan.keys[split][stage.index]) is not None for split in plan.pending)
+        tasks = plan.lanes[stage.lane].tasks
+        open_ = [
+            task
+            for number, task in enumerate(tasks)
+            if (stage.index, number) in needed and finished(job, stage, task.keys[stage.index]) is None
+        ]
+        before = plan.stages[stage.upstream if stage.upstream is not None else stage.feeder or 0].name
+        is_first = stage.upstream is None and stage.feeder is None
         stages.append(
             {
                 "name": stage.name,
                 "kind": stage.kind,
-                "to_run": len(plan.pending) - done,
-                "cached": len(plan.published) + done,
+                "input": SOURCE if is_first else before,
+                "splits": len(tasks),
+                "to_run": len(open_),
+                "cached": len(tasks) - len(open_),
             }
         )
     return {

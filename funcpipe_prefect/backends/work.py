@@ -1,4 +1,4 @@
-"""The three things that any backend runs: a stage on a split, a merge, a commit.
+"""The two things that any backend runs: a stage on a split, and a commit.
 
 They run wherever a backend puts them. What they take and return is small; records go from
 source to kernel to sink or store inside one call.
@@ -10,35 +10,51 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import cloudpickle
 
+from funcpipe_prefect import grouping
+from funcpipe_prefect.backends.gathering import gathered, locate
 from funcpipe_prefect.errors import CorruptPartition, SinkError
-from funcpipe_prefect.ir import Combine, Commit, Located, Part, Pipeline, Sink, Split
-from funcpipe_prefect.kernel import Trace, decoded, fold_records, located, merge_totals, resumed, run_chain
+from funcpipe_prefect.ir import (
+    SOURCE,
+    Combine,
+    CombineByKey,
+    Commit,
+    Distinct,
+    ErrorPolicy,
+    Located,
+    OperatorCounts,
+    Part,
+    Pipeline,
+    Sink,
+    Split,
+)
+from funcpipe_prefect.kernel import Trace, decoded, located, resumed, run_chain
 from funcpipe_prefect.monoid import digest_of, digest_text
-from funcpipe_prefect.plan import Stage, StageReceipt, StoredPartition
+from funcpipe_prefect.plan import Feed, Plan, Segment, Stage, StageReceipt, StoredPartition, Task
 from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.running import run_by, stoppable
-from funcpipe_prefect.schema import canonical_encoder
+from funcpipe_prefect.schema import canonical_encoder, store_codec
 from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sinks.letters import letter_line
 from funcpipe_prefect.store import PartitionStore
 
 __all__ = [
     "Job",
-    "Merged",
+    "answer_of",
     "commit_run",
     "finished",
+    "is_published",
     "leaves_receipt",
     "loaded",
-    "merge_partials",
     "published_entries",
     "run_stage",
     "sweep",
+    "with_letters",
 ]
 
 _LETTERS_IN_MEMORY = 1 << 20
@@ -49,7 +65,7 @@ class Job:
     """What every task of a run needs to know; pickled once for the whole run.
 
     Attributes:
-        refresh_from: Index of the first stage that uses nothing computed before; None: all may.
+        refreshed: Indices of the stages that use nothing computed before.
         now: When the run began, in seconds since 1970: what is older than `cache.expires` then is
             not used, and what the run makes bears this time.
         token: Begins the names of the run's temporary files.
@@ -57,13 +73,13 @@ class Job:
 
     pipeline: Pipeline
     stages: tuple[Stage, ...]
-    refresh_from: int | None = None
+    refreshed: frozenset[int] = frozenset()
     now: float = field(default_factory=time.time)
     token: str = ""
 
     def is_refreshed(self, stage: Stage) -> bool:
         """Tell whether a stage is computed whatever is stored."""
-        return self.refresh_from is not None and stage.index >= self.refresh_from
+        return stage.index in self.refreshed
 
 
 @functools.lru_cache(maxsize=4)
@@ -72,14 +88,6 @@ def loaded(job: bytes) -> Job:
     found = cloudpickle.loads(job)
     assert isinstance(found, Job)
     return found
-
-
-@dataclass(frozen=True)
-class Merged:
-    """A Combine's answer and its digest."""
-
-    result: Any
-    digest: str
 
 
 class _Meter:
@@ -135,13 +143,18 @@ class _Letters:
 
 
 def run_stage(
-    job: Job, index: int, split: Split, keys: Sequence[str], upstream: StageReceipt | None = None
+    job: Job,
+    index: int,
+    split: Split,
+    keys: Sequence[str],
+    upstream: StageReceipt | None = None,
+    feed: Feed | None = None,
 ) -> StageReceipt:
     """Run one stage on one split.
 
     What was done under the same key is used in place of the work: a stored partition, a part that
-    waits for its commit, a partial answer. A stored partition that turns out to be missing or
-    damaged is computed again here, with everything it needs.
+    waits for its commit, a partial answer. A stored partition, or what another stage has handed over,
+    that turns out to be missing or damaged is computed again here, with everything it needs.
 
     Args:
         job: The run.
@@ -149,6 +162,7 @@ def run_stage(
         split: Which split.
         keys: The split's stage keys.
         upstream: What the stage before returned; found or computed when absent.
+        feed: Where the split's records come from, if not from the source.
 
     Returns:
         A receipt, small whatever the partition's size.
@@ -156,7 +170,8 @@ def run_stage(
     Raises:
         RecordError, ContractError, TransientError, SinkError: As the kernel and the sink raise.
     """
-    stage, key = job.stages[index], keys[index]
+    stage, task = job.stages[index], Task(split, tuple(keys), feed)
+    key = keys[index]
     found, damage = _found(job, stage, key)
     if found is not None:
         return replace(found, cached=True)
@@ -165,9 +180,9 @@ def run_stage(
             found = finished(job, stage, key)
             if found is not None:
                 return replace(found, cached=True)
-        if index > 0 and upstream is None:
-            upstream = run_stage(job, index - 1, split, keys)
-        return _computed(job, stage, split, keys, upstream, damage)
+        if stage.upstream is not None and upstream is None:
+            upstream = run_stage(job, stage.upstream, split, keys, feed=feed)
+        return _computed(job, stage, task, upstream, damage)
 
 
 @contextlib.contextmanager
@@ -180,54 +195,105 @@ def _alone(job: Job, stage: Stage, key: str) -> Iterator[bool]:
         yield is_held
 
 
-def _computed(
-    job: Job, stage: Stage, split: Split, keys: Sequence[str], upstream: StageReceipt | None, damage: str
-) -> StageReceipt:
-    store, index = PartitionStore(job.pipeline.storage), stage.index
+def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None, damage: str) -> StageReceipt:
+    store, split, key = PartitionStore(job.pipeline.storage), task.split, task.keys[stage.index]
     warnings = [f"{damage}; {stage.name} on {split.name} was computed again"] if damage else []
     warnings += upstream.warnings if upstream is not None and not upstream.cached else ()
-    source = job.pipeline.source
-    assert source is not None, "a run has a source"
     with (
         run_by(job.token),
         tempfile.SpooledTemporaryFile(_LETTERS_IN_MEMORY) as buffer,
         contextlib.ExitStack() as stack,
     ):
         letters = _Letters(buffer)
-        trace = Trace(split.name, lambda position: source.locate(split, position), letters.collect)
-        if upstream is None:
-            records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
-            values = run_chain(stage.operators, decoded(stoppable(records), trace), trace)
+        trace = Trace(
+            split.name,
+            functools.partial(locate, job.pipeline.source, job.stages, task),
+            letters.collect,
+            functools.partial(locate, job.pipeline.source, job.stages, task, is_for_people=False),
+        )
+        handed: list[StageReceipt] = []
+        values: Iterator[Any]
+        if upstream is not None:
+            stored = stoppable(_stored(job, stage, task, upstream, warnings))
+            values = resumed(stored, trace)
+        elif task.feed is not None:
+            handed = [_handed_over(job, task.feed, one, warnings) for one in task.feed.tasks]
+            again = functools.partial(_handed_over, job, task.feed, warnings=warnings)
+            values = gathered(job.stages, stage, task, handed, store, again, trace)
         else:
-            stored = stoppable(_stored(job, index, split, keys, upstream, warnings))
-            values = run_chain(stage.operators, resumed(stored, trace), trace)
-        done = _finish(stage, split, keys[index], values, trace, store)
-        before = upstream.entry if upstream else Commit("", "", Part(), "")
+            source = job.pipeline.source
+            assert source is not None, "a run has a source"
+            records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
+            values = decoded(stoppable(records), trace)
+        values = run_chain(stage.operators, values, trace)
+        done = _finish(stage, task, values, trace, store)
         part = DeadLetters(job.pipeline.errors.path).stage(
             replace(split, name=f"{stage.name}-{split.name}"), letters.rewound(), letters.count
         )
+        counts, parts, first = _before(stage, task, upstream, handed)
         receipt = StageReceipt(
             entry=Commit(
                 split=split.name,
-                key=keys[index],
+                key=key,
                 part=done.part,
                 digest=done.digest,
-                counts=before.counts + trace.counts(),
-                dead_letters=(*before.dead_letters, part),
+                counts=_summed(counts, trace.counts()),
+                dead_letters=(*parts, part),
             ),
             stored=done.stored,
-            partial=done.partial,
-            first_error=str(trace.first) if trace.first else (upstream.first_error if upstream else ""),
+            exchange=done.exchange,
+            first_error=str(trace.first) if trace.first else first,
             stage=stage.name,
             kind=stage.kind,
             pipeline=job.pipeline.name,
             made=job.now,
         )
-        if stage.kind == "store" and letters.count:
-            store.write_letters(keys[index], letters.rewound())
+        if stage.kind in ("store", "answer") and letters.count:
+            store.write_letters(key, letters.rewound())
         if leaves_receipt(stage):
-            store.write_receipt(keys[index], receipt)
+            store.write_receipt(key, receipt)
     return replace(receipt, warnings=tuple(warnings))
+
+
+def _before(
+    stage: Stage, task: Task, upstream: StageReceipt | None, handed: Sequence[StageReceipt]
+) -> tuple[Iterable[OperatorCounts], tuple[Part, ...], str]:
+    """Give counts, dead letters and first error of all that led here.
+
+    What led to several splits at once, as to ranges of keys, counts for the first of them.
+    """
+    if upstream is not None:
+        return upstream.entry.counts, upstream.entry.dead_letters, upstream.first_error
+    if not handed or (task.split.start > 0 and not isinstance(stage.gathers, Combine)):
+        return (), (), ""
+    counts = [one for receipt in handed for one in receipt.entry.counts]
+    parts = tuple(part for receipt in handed for part in receipt.entry.dead_letters if part.file)
+    return counts, parts, next((one.first_error for one in handed if one.first_error), "")
+
+
+def _summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
+    total: dict[str, OperatorCounts] = {}
+    for row in rows:
+        for one in row:
+            total[one.name] = total[one.name] + one if one.name in total else one
+    return tuple(total.values())
+
+
+def _handed_over(
+    job: Job, feed: Feed, task: Task, warnings: list[str], *, is_damaged: bool = False
+) -> StageReceipt:
+    """Find what a stage has handed over on a split; work it out again if that is missing or damaged."""
+    store, key = PartitionStore(job.pipeline.storage), task.keys[feed.stage]
+    receipt = store.receipt(key)
+    if receipt is not None and not is_damaged and not store.damage(key, receipt):
+        return receipt
+    if receipt is not None:
+        stage = job.stages[feed.stage]
+        warnings.append(
+            f"what {stage.name} on {task.split.name} handed over was damaged; it was computed again"
+        )
+    store.forget(key)
+    return run_stage(replace(job, refreshed=frozenset()), feed.stage, task.split, task.keys, feed=task.feed)
 
 
 def leaves_receipt(stage: Stage) -> bool:
@@ -249,8 +315,10 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
     damage = store.damage(key, receipt)
     if receipt is None or damage or _is_expired(pipeline, receipt, job.now):
         return None, damage
-    if stage.kind == "store":
+    if stage.kind in ("store", "answer"):
         return (receipt if receipt.stored is not None else None), ""
+    if stage.kind == "group" and receipt.exchange is None:
+        return None, ""
     try:
         is_whole = all(
             map(DeadLetters(pipeline.errors.path).directory.has, receipt.entry.dead_letters[-1:])
@@ -265,16 +333,19 @@ def _is_expired(pipeline: Pipeline, receipt: StageReceipt, now: float) -> bool:
 
 
 def _stored(
-    job: Job, index: int, split: Split, keys: Sequence[str], upstream: StageReceipt, warnings: list[str]
+    job: Job, stage: Stage, task: Task, upstream: StageReceipt, warnings: list[str]
 ) -> Iterator[Located]:
-    store, before = PartitionStore(job.pipeline.storage), job.stages[index - 1]
+    assert stage.upstream is not None, "only a stage behind another one reads what that one stored"
+    store, before = PartitionStore(job.pipeline.storage), job.stages[stage.upstream]
     try:
         assert upstream.stored is not None, "a stage before another one stores"
         return store.read(upstream.stored, before.out_type)
     except CorruptPartition as error:
-        warnings.append(f"{error.args[0]}; {before.name} on {split.name} was computed again")
-        store.forget(keys[index - 1])
-        again = run_stage(replace(job, refresh_from=None), index - 1, split, keys)
+        warnings.append(f"{error.args[0]}; {before.name} on {task.split.name} was computed again")
+        store.forget(task.keys[before.index])
+        again = run_stage(
+            replace(job, refreshed=frozenset()), before.index, task.split, task.keys, feed=task.feed
+        )
         assert again.stored is not None
         return store.read(again.stored, before.out_type)
 
@@ -283,78 +354,126 @@ def _stored(
 class _Done:
     part: Part = Part()
     stored: StoredPartition | None = None
-    partial: bytes = b""
+    exchange: tuple[Segment, ...] | None = None
     digest: str = ""
 
 
-def _finish(
-    stage: Stage, split: Split, key: str, values: Iterator[Any], trace: Trace, store: PartitionStore
-) -> _Done:
-    """Run the chain to its end: into the store, a merge, a sink, or nowhere."""
-    terminal = stage.terminal
-    if isinstance(terminal, Combine):
-        partial = fold_records(terminal, values, trace)
-        return _Done(partial=cloudpickle.dumps(partial))
-    if stage.kind == "store":
-        last = stage.operators[-1]
-
-        def reject(position: int, record: Any, error: Exception) -> None:
-            trace.position = position
-            trace.tally(last.name).records_out -= 1
-            trace.fail(f"{last.name}.store", last.error_policy, record, error)
-
-        stored = store.write(key, located(values, trace), stage.out_type, reject, stage.codec)
-        return _Done(stored=stored)
-    if isinstance(terminal, Sink):
-        meter = _Meter(trace, terminal, terminal.in_type, terminal.name)
-        part = terminal.target.write(
-            split, meter.passing(located(values, trace)), terminal.in_type, meter.reject
-        )
-        return _Done(part=part, digest=meter.digest())
-    meter = _Meter(trace, None, stage.out_type, "count")
-    for _ in meter.passing(located(values, trace)):
-        pass
-    return _Done(digest=meter.digest())
+def _finish(stage: Stage, task: Task, values: Iterator[Any], trace: Trace, store: PartitionStore) -> _Done:
+    """Run the chain to its end: into the store, to another stage, a sink, or nowhere."""
+    key = task.keys[stage.index]
+    match stage.kind:
+        case "group":
+            return _Done(exchange=_grouped(stage, key, values, trace, store))
+        case "store" | "answer":
+            stored = store.write(
+                key, located(values, trace), stage.out_type, _rejecting(stage, trace), stage.codec
+            )
+            return _Done(stored=stored)
+        case "write":
+            sink = stage.terminal
+            assert isinstance(sink, Sink)
+            meter = _Meter(trace, sink, sink.in_type, sink.name)
+            part = sink.target.write(
+                task.split, meter.passing(located(values, trace)), sink.in_type, meter.reject
+            )
+            return _Done(part=part, digest=meter.digest())
+        case "count":
+            meter = _Meter(trace, None, stage.out_type, "count")
+            for _ in meter.passing(located(values, trace)):
+                pass
+            return _Done(digest=meter.digest())
 
 
-def merge_partials(job: Job, partials: Sequence[bytes]) -> Merged:
-    """Merge the partial answers of all splits; no split gives the monoid's identity."""
-    terminal = job.pipeline.terminal
-    assert isinstance(terminal, Combine)
-    result = merge_totals(terminal, map(cloudpickle.loads, partials))
+def _rejecting(stage: Stage, trace: Trace) -> Callable[[int, Any, Exception], None]:
+    last = stage.operators[-1] if stage.operators else stage.gathers
+    policy: ErrorPolicy = "collect" if last is None else last.error_policy
+    name = SOURCE if last is None else last.name
+
+    def reject(position: int, record: Any, error: Exception) -> None:
+        trace.position = position
+        trace.tally(name).records_out -= 1
+        trace.fail(f"{name}.store", policy, record, error)
+
+    return reject
+
+
+def _grouped(
+    stage: Stage, key: str, values: Iterator[Any], trace: Trace, store: PartitionStore
+) -> tuple[Segment, ...]:
+    """Hand the records over in groups."""
+    operator, slots = stage.terminal, stage.slots
+    with store.exchange(key, slots, lambda data: grouping.slot_of(grouping.order_of(data), slots)) as out:
+        match operator:
+            case Combine() if stage.gathers is operator:
+                out.add_table(([b""], [grouping.merge_totals(operator, values, is_last=False)]))
+            case Combine():
+                out.add_table(([b""], [grouping.fold_records(operator, values, trace)]))
+            case CombineByKey():
+                grouping.partials_by_key(
+                    operator, values, trace, lambda found: out.add_table((found.keys, found.totals))
+                )
+            case Distinct():
+                encode = store_codec(operator.in_type).encode
+                for row in grouping.candidates(operator, values, trace, encode):
+                    out.add(*row, size=len(row[2]) + 100)
+            case _:
+                raise AssertionError(f"{stage.name} ends in no grouping operator")
+        out.flush()
+    return tuple(out.segments)
+
+
+def answer_of(job: Job, stage: Stage, task: Task, receipt: StageReceipt | None) -> tuple[Any, str]:
+    """Read the answer that a stage keeps; give it with its digest, empty where it has none."""
+    store, again = PartitionStore(job.pipeline.storage), replace(job, refreshed=frozenset())
     try:
-        digest = digest_text(digest_of(canonical_encoder()(result)))
+        if receipt is None or receipt.stored is None:
+            raise CorruptPartition(f"the answer of {stage.name} is gone")
+        ((_, result),) = store.read(receipt.stored, stage.out_type)
+    except CorruptPartition:
+        store.forget(task.keys[stage.index])
+        stored = run_stage(again, stage.index, task.split, task.keys, feed=task.feed).stored
+        assert stored is not None
+        ((_, result),) = store.read(stored, stage.out_type)
+    try:
+        return result, digest_text(digest_of(canonical_encoder()(result)))
     except (TypeError, ValueError):
-        digest = ""
-    return Merged(result, digest)
+        return result, ""
 
 
-def commit_run(
-    job: Job, entries: Sequence[Commit], splits: Mapping[str, tuple[Split, Sequence[str]]]
-) -> None:
-    """Publish a run: its dead letters, then its output.
+def commit_run(job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+    """Publish a run: its dead letters, then its outputs.
 
     Args:
         job: The run.
-        entries: One for each split, in order.
-        splits: Split and stage keys by split name, to find dead letters of cached stages.
+        plan: Its plan.
+        entries: By stage and task: of all ends, and of what stored a partition in this run.
     """
     letters = DeadLetters(job.pipeline.errors.path)
     store = PartitionStore(job.pipeline.storage)
-    for entry in entries:
-        split, keys = splits[entry.split]
-        for stage, key, part in zip(job.stages, keys, entry.dead_letters, strict=False):
-            if part.file and not letters.directory.has(part):
-                try:
-                    with store.open_letters(key) as lines:
-                        letters.stage(replace(split, name=f"{stage.name}-{split.name}"), lines, part.records)
-                except FileNotFoundError:  # lost since the run found it: work it out again
-                    store.forget(key)
-                    run_stage(job, stage.index, split, keys)
-    letters.commit(entries)
-    terminal = job.pipeline.terminal
-    if isinstance(terminal, Sink):
-        terminal.target.commit(entries)
+    for (index, number), entry in sorted(entries.items()):
+        stage, part = job.stages[index], entry.dead_letters[-1:]
+        if stage.kind not in ("store", "answer") or not part or not part[0].file:
+            continue
+        if letters.directory.has(part[0]):
+            continue
+        task = plan.task(index, number)
+        try:
+            with store.open_letters(entry.key) as lines:
+                name = f"{stage.name}-{task.split.name}"
+                letters.stage(replace(task.split, name=name), lines, part[0].records)
+        except FileNotFoundError:  # lost since the run found it: work it out again
+            store.forget(entry.key)
+            run_stage(job, index, task.split, task.keys, feed=task.feed)
+    ends = [[entries[stage.index, task] for task in tasks] for stage, tasks in plan.ends()]
+    letters.commit([entry for of_stage in ends for entry in of_stage])
+    for (stage, _), of_stage in zip(plan.ends(), ends, strict=True):
+        if isinstance(stage.terminal, Sink):
+            stage.terminal.target.commit(of_stage)
+
+
+def is_published(sink: Sink, entries: Sequence[Commit]) -> bool:
+    """Tell whether readers see just this already, so that nothing needs to be published."""
+    return bool(entries) and list(sink.target.published()) == [entry.key for entry in entries]
 
 
 def sweep(job: Job, keys: Iterable[str]) -> None:
@@ -366,26 +485,30 @@ def sweep(job: Job, keys: Iterable[str]) -> None:
     """
     PartitionStore(job.pipeline.storage).sweep(job.token, keys)
     DeadLetters(job.pipeline.errors.path).directory.sweep(job.token)
-    if isinstance(job.pipeline.terminal, Sink):
-        job.pipeline.terminal.target.sweep(job.token)
+    for sink in job.pipeline.sinks:
+        sink.target.sweep(job.token)
 
 
 def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, Commit]:
-    """What the pipeline's sink has published, by stage key, with all its dead letters in place.
+    """What the pipeline's sinks have published, by stage key, with all its dead letters in place.
 
     Under `cache.expires` a part whose age at the time `now` is not known counts as expired.
     """
-    terminal = pipeline.terminal
-    if not isinstance(terminal, Sink):
-        return {}
-    published = terminal.target.published()
+    published: dict[str, Commit] = {}
+    for sink in pipeline.sinks:
+        published |= sink.target.published()
     if pipeline.expires_s is not None:
         store = PartitionStore(pipeline.storage)
         receipts = {key: store.receipt(key) for key in published}
         fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
         published = {key: entry for key, entry in published.items() if key in fresh}
-    if not any(part.file for entry in published.values() for part in entry.dead_letters):
-        return published
+    return with_letters(pipeline, published)
+
+
+def with_letters(pipeline: Pipeline, entries: Mapping[str, Commit]) -> Mapping[str, Commit]:
+    """Give those entries whose dead letters are published."""
+    if not any(part.file for entry in entries.values() for part in entry.dead_letters):
+        return entries
     letters = DeadLetters(pipeline.errors.path)
     present = letters.present()
-    return {key: entry for key, entry in published.items() if letters.holds(entry, present)}
+    return {key: entry for key, entry in entries.items() if letters.holds(entry, present)}

@@ -8,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from funcpipe_prefect.builder.endpoints import build_sink, build_source
+from funcpipe_prefect.builder.endpoints import build_sink, build_source, declared_record
+from funcpipe_prefect.builder.graph import FROM_SOURCE, build_order, check_ends, check_writers, inputs_of
+from funcpipe_prefect.builder.groups import build_combine, build_combine_by_key, build_distinct
 from funcpipe_prefect.builder.imports import gather_registry
-from funcpipe_prefect.builder.operators import build_combine, build_record_operator
+from funcpipe_prefect.builder.operators import build_record_operator
 from funcpipe_prefect.builder.scope import Scope
 from funcpipe_prefect.builder.storing import check_isolation, choose_codecs
 from funcpipe_prefect.builder.tags import codec_type, fits, show
 from funcpipe_prefect.config import (
     BatchMapSpec,
+    CombineByKeySpec,
     CombineSpec,
     Config,
+    DistinctSpec,
+    FilterSpec,
     FlatMapSpec,
     MapSpec,
     OperatorSpec,
@@ -27,11 +32,9 @@ from funcpipe_prefect.config import (
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import (
-    BatchMap,
+    SOURCE,
     BeamSettings,
     ErrorSettings,
-    FlatMap,
-    Map,
     Operator,
     Pipeline,
     Resources,
@@ -84,16 +87,21 @@ def build_pipeline(
     """
     scope = Scope(config, gather_registry(config, registry), output)
     _check_names(config)
-    _check_terminals(config)
+    inputs = inputs_of(config)
+    order = build_order(config, inputs)
+    check_ends(config, inputs)
     _check_materialization_points(config)
     _check_output(config, scope)
-    built = _operators(scope)
-    source, record_type = build_source(scope, input, built[0] if built else None)
+    built = _operators(scope, inputs, order)
+    check_writers(config, built)
+    first = [built[index] for index in order if inputs[index] == FROM_SOURCE]
+    source, record_type = build_source(scope, input, next((one for one in first if one is not None), None))
+    _check_readers(scope, record_type, first[1:])
     storage = config.cache.storage or default_storage()
     check_isolation(scope, storage)
     codecs = choose_codecs(scope, built)
     config.raise_problems()
-    operators = [operator for operator in built if operator is not None]
+    operators = [operator for index in order if (operator := built[index]) is not None]
     name = config.name or _name_of(config)
     return Pipeline(
         name=name,
@@ -113,7 +121,32 @@ def build_pipeline(
         expires_s=config.cache.expires,
         isolation=config.cache.isolation,
         codecs=codecs,
+        inputs=_inputs(config, inputs, order),
     )
+
+
+def _inputs(config: Config, inputs: Sequence[int | None], order: Sequence[int]) -> dict[str, str]:
+    """Give what each operator reads, where that is not the one before it."""
+    names = [spec.name or "" if spec else "" for spec in config.operators]
+    read: dict[str, str] = {}
+    for place, index in enumerate(order):
+        found = inputs[index]
+        before = order[place - 1] if place else FROM_SOURCE
+        if found is not None and found != before:
+            read[names[index]] = SOURCE if found == FROM_SOURCE else names[found]
+    return read
+
+
+def _check_readers(scope: Scope, record_type: Any, others: Sequence[Operator | None]) -> None:
+    """Check that all that read the source take its records; of the first that is known already."""
+    for operator in others:
+        if operator is not None and not fits(record_type, operator.in_type):
+            index = next(
+                i for i, spec in enumerate(scope.config.operators) if spec and spec.name == operator.name
+            )
+            scope.config.problem(scope.function_key(("operators", index)), "FP201", "types do not chain",
+                                 f"{operator.name} takes {show(operator.in_type)}",
+                                 f"{show(record_type)}, which the source gives", "change one of them")  # fmt: skip
 
 
 def default_storage() -> str:
@@ -122,35 +155,43 @@ def default_storage() -> str:
     return str(Path(base) / "funcpipe")
 
 
-def _operators(scope: Scope) -> list[Operator | None]:
-    """Build each operator and check that it takes what the one before it gives; None where it failed."""
-    built: list[Operator | None] = []
-    produced: Any = Any
-    before = ""
-    for index, spec in enumerate(scope.config.operators):
+def _operators(scope: Scope, inputs: Sequence[int | None], order: Sequence[int]) -> list[Operator | None]:
+    """Build each operator and check that it takes what the one that it reads gives; None where it failed."""
+    specs = scope.config.operators
+    built: list[Operator | None] = [None] * len(specs)
+    broken: set[int] = set()
+    first = declared_record(scope)
+    for index in order:
+        spec, read = specs[index], inputs[index]
         operator = None
         count = len(scope.config.problems)
         if spec is not None:
+            before = built[read] if read is not None and read != FROM_SOURCE else None
+            produced: Any = getattr(before, "out_type", first if read == FROM_SOURCE else Any)
+            scope.is_broken = read is None or read in broken
             path: KeyPath = ("operators", index)
             operator = _operator(scope, spec, path, produced)
-            if before and operator is not None and not fits(produced, operator.in_type):
+            if before is not None and operator is not None and not fits(produced, operator.in_type):
                 place = (*path, "in_type") if spec.in_type else scope.function_key(path)
                 scope.config.problem(place, "FP201", "types do not chain", f"{spec.name} takes {show(operator.in_type)}",
-                                     f"{show(produced)}, which {before} gives",
+                                     f"{show(produced)}, which {before.name} gives",
                                      "change the order, or the function's types")  # fmt: skip
-        built.append(operator)
-        scope.is_broken = operator is None or len(scope.config.problems) > count
-        produced = getattr(operator, "out_type", Any)
-        before = (spec.name if spec else None) or ""
+        built[index] = operator
+        if operator is None or len(scope.config.problems) > count:
+            broken.add(index)
     return built
 
 
 def _operator(scope: Scope, spec: OperatorSpec, path: KeyPath, produced: Any) -> Operator | None:
     match spec:
-        case MapSpec() | FlatMapSpec() | BatchMapSpec():
+        case MapSpec() | FlatMapSpec() | BatchMapSpec() | FilterSpec():
             return build_record_operator(scope, spec, path, produced)
         case CombineSpec():
             return build_combine(scope, spec, path, produced)
+        case CombineByKeySpec():
+            return build_combine_by_key(scope, spec, path, produced)
+        case DistinctSpec():
+            return build_distinct(scope, spec, path, produced)
         case SinkSpec():
             return build_sink(scope, spec, path, produced)
 
@@ -162,6 +203,9 @@ def _check_names(config: Config) -> None:
             continue
         if spec.name is None:
             config.missing(("operators", index), "name", "a name that is unique in the pipeline")
+        elif spec.name == SOURCE:
+            config.problem(("operators", index, "name"), "FP303", "reserved name", f'"{SOURCE}"',
+                           "any other name; the source is called so", "rename it")  # fmt: skip
         elif spec.name in seen:
             config.problem(("operators", index, "name"), "FP303", "duplicate name", f'"{spec.name}"',
                            "unique names", f"rename it; operators[{seen[spec.name]}] has this name")  # fmt: skip
@@ -169,27 +213,10 @@ def _check_names(config: Config) -> None:
             seen[spec.name] = index
 
 
-def _check_terminals(config: Config) -> None:
-    specs = config.operators
-    first = -1
-    for index, spec in enumerate(specs):
-        if not isinstance(spec, (CombineSpec, SinkSpec)):
-            continue
-        place = ("operators", index, "type")
-        if first < 0:
-            first = index
-        else:
-            config.problem(place, "FP305", "two terminals", f"a {spec.type} behind operators[{first}]",
-                           "one Sink or Combine", "split the pipeline in two")  # fmt: skip
-        if any(not isinstance(other, (CombineSpec, SinkSpec)) for other in specs[index + 1 :]):
-            config.problem(place, "FP304", "terminal is not last", f"{spec.type} at {index + 1} of {len(specs)}",
-                           "a Sink or Combine as the last operator", "move it to the end")  # fmt: skip
-
-
 def _check_materialization_points(config: Config) -> None:
     """Check that each point names a record operator, once."""
     names = [spec.name for spec in config.operators if spec is not None and spec.name]
-    terminals = [spec.name for spec in config.operators if isinstance(spec, (CombineSpec, SinkSpec))]
+    terminals = [spec.name for spec in config.operators if isinstance(spec, SinkSpec)]
     allowed = list(dict.fromkeys(name for name in names if name not in terminals))
     points: Sequence[str] = config.materialization_points
     for index, point in enumerate(points):
@@ -200,26 +227,34 @@ def _check_materialization_points(config: Config) -> None:
                            "remove one of them")  # fmt: skip
         elif point in terminals:
             config.problem(path, "FP306", "materialization point is terminal", f'"{point}"', listed,
-                           "remove it; nothing comes after a Sink or Combine")  # fmt: skip
+                           "remove it; nothing comes after a Sink")  # fmt: skip
         elif point not in allowed and None not in config.operators:
             config.problem(path, "FP306", "materialization point does not exist", f'"{point}"', listed,
                            near_misses(point, allowed) if allowed else "remove it")  # fmt: skip
 
 
 def _check_output(config: Config, scope: Scope) -> None:
-    if scope.output is None or not config.operators or config.operators[-1] is None:
+    """Check that what replaces the sink's path has one sink to go to."""
+    specs = config.operators
+    if scope.output is None or not specs or None in specs:
         return
-    last = config.operators[-1]
-    index = len(config.operators) - 1
-    if isinstance(last, SinkSpec):
-        entry = scope.registry.get("sink", last.func or "")
+    sinks = [(index, spec) for index, spec in enumerate(specs) if isinstance(spec, SinkSpec)]
+    index, mend = len(specs) - 1, "leave --output out"
+    if not sinks:
+        last = specs[-1]
+        assert last is not None
+        reason = f"{last.name} is a {last.type}, and a Sink alone has an output"
+    elif len(sinks) > 1:
+        names = ", ".join(str(spec.name) for _, spec in sinks)
+        reason, mend = f"one Sink; there are {names}", f"--set operators.{sinks[0][1].name}.params.path=…"
+    else:
+        index, sink = sinks[0]
+        entry = scope.registry.get("sink", sink.func or "")
         if entry is None or not entry.is_function:
             return
-        reason = f"{last.func} is a function and takes no path"
-    else:
-        reason = f"{last.name} is a {last.type}, and a Sink alone has an output"
+        reason = f"{sink.func} is a function and takes no path"
     config.problem(("operators", index), "FP122", "output has no place", f"output {scope.output}", reason,
-                   "leave --output out")  # fmt: skip
+                   mend)  # fmt: skip
 
 
 def _name_of(config: Config) -> str:
@@ -228,17 +263,16 @@ def _name_of(config: Config) -> str:
 
 
 def _dead_letters_beside(operators: Sequence[Operator], name: str) -> str:
-    last = operators[-1]
-    location = last.target.location if isinstance(last, Sink) else None
-    return f"{location.rstrip('/')}_dead_letters" if location else f"dead_letters/{name}"
+    locations = [one.target.location for one in operators if isinstance(one, Sink) and one.target.location]
+    return f"{locations[0].rstrip('/')}_dead_letters" if locations else f"dead_letters/{name}"
 
 
 def _encodable(operator: Operator) -> Operator:
     """Take types that are known by name only as plain values, once the chain is checked."""
     in_type = codec_type(operator.in_type)
-    if isinstance(operator, (Map, FlatMap, BatchMap)):
-        return replace(operator, in_type=in_type, out_type=codec_type(operator.out_type))
-    return replace(operator, in_type=in_type)
+    if isinstance(operator, Sink):
+        return replace(operator, in_type=in_type)
+    return replace(operator, in_type=in_type, out_type=codec_type(operator.out_type))
 
 
 def _resources(config: Config) -> Resources:

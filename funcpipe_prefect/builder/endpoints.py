@@ -7,7 +7,7 @@ from typing import Any
 
 from funcpipe_prefect.builder.operators import input_type
 from funcpipe_prefect.builder.scope import Scope
-from funcpipe_prefect.builder.tags import codec_type, fits, show
+from funcpipe_prefect.builder.tags import TagError, codec_type, fits, parse_tag, show
 from funcpipe_prefect.config import SinkSpec
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.ir import Operator, RecordSource, Sink
@@ -15,7 +15,7 @@ from funcpipe_prefect.schema import json_codec
 from funcpipe_prefect.sinks import FunctionSink
 from funcpipe_prefect.sources import BUILTIN_SOURCES, IterableSource, source_type_of
 
-__all__ = ["build_sink", "build_source"]
+__all__ = ["build_sink", "build_source", "declared_record"]
 
 _TEXT_ENDINGS = (".txt", ".md", ".rst")
 
@@ -79,6 +79,20 @@ def _check_contract(scope: Scope, spec: SinkSpec, path: KeyPath, entry: Any) -> 
                              f"{spec.func} is registered without idempotent=True, {retries}",
                              "@registry.sink(idempotent=True); a retried append would write records twice",
                              "give the sink a key and let it upsert, then declare it")  # fmt: skip
+
+
+def declared_record(scope: Scope) -> Any:
+    """Give the type that the source is declared to have; Any where it says nothing that can be read."""
+    spec = scope.config.source
+    if spec is None:
+        return Any
+    if spec.record is not None:
+        try:
+            return parse_tag(spec.record, scope.known)
+        except TagError:  # which build_source will tell
+            return Any
+    entry = scope.registry.get("source", spec.type or "")
+    return Any if entry is None or entry.record is None else entry.record
 
 
 def build_source(

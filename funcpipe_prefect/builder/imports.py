@@ -13,7 +13,9 @@ from funcpipe_prefect.config import Config
 from funcpipe_prefect.monoid import BUILTIN_MONOIDS
 from funcpipe_prefect.registry import Registry, same_entry
 from funcpipe_prefect.sinks import BUILTIN_SINKS
+from funcpipe_prefect.sketches import SKETCHES
 from funcpipe_prefect.sources import BUILTIN_SOURCES
+from funcpipe_prefect.statistics import STATISTICS
 
 __all__ = ["ALLOWED_IMPORTS", "MODULE", "gather_registry", "is_admitted"]
 
@@ -27,7 +29,7 @@ MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 def gather_registry(config: Config, given: Registry | None) -> Registry:
     """Merge built-in entries, the modules under `imports:` and the registry given in Python."""
     merged = Registry()
-    merged.entries["monoid"] = dict(BUILTIN_MONOIDS)
+    merged.entries["monoid"] = {**BUILTIN_MONOIDS, **STATISTICS, **SKETCHES}
     merged.entries["sink"] = dict(BUILTIN_SINKS)
     merged.entries["source"] = dict(BUILTIN_SOURCES)
     home: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""Record operators and Combine: functions, monoids and types, checked against each other."""
+"""Record operators: functions and types, checked against each other."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 from funcpipe_prefect.builder.scope import Scope
-from funcpipe_prefect.builder.shipping import check_shippable
-from funcpipe_prefect.builder.tags import Opaque, element_of, fits, show, unwrap
-from funcpipe_prefect.config import BatchMapSpec, CombineSpec, FlatMapSpec, MapSpec
+from funcpipe_prefect.builder.tags import Opaque, codec_type, element_of, fits, show, unwrap
+from funcpipe_prefect.config import BatchMapSpec, FilterSpec, FlatMapSpec, MapSpec
 from funcpipe_prefect.config.places import KeyPath
-from funcpipe_prefect.ir import BatchMap, Combine, FlatMap, Function, Map, Operator
-from funcpipe_prefect.monoid import Monoid
+from funcpipe_prefect.ir import BatchMap, Filter, FlatMap, Function, Map, Operator
 
-__all__ = ["build_combine", "build_record_operator", "input_type"]
+__all__ = ["annotated_output", "build_record_operator", "input_type", "passed_type"]
 
 
 def build_record_operator(
-    scope: Scope, spec: MapSpec | FlatMapSpec | BatchMapSpec, path: KeyPath, produced: Any
+    scope: Scope, spec: MapSpec | FlatMapSpec | BatchMapSpec | FilterSpec, path: KeyPath, produced: Any
 ) -> Operator | None:
-    """Build a Map, FlatMap or BatchMap.
+    """Build a Map, FlatMap, BatchMap or Filter.
 
     Args:
         scope: Receives the problems.
@@ -37,12 +35,17 @@ def build_record_operator(
         scope.tag(spec.in_type, path, "in_type", opaque=True)
         scope.tag(spec.out_type, path, "out_type", opaque=True)
         return None
+    in_type = input_type(scope, spec, path, function, produced)
     common: dict[str, Any] = {
         "name": spec.name or "",
         "func": function,
         "error_policy": spec.error_policy,
-        "in_type": input_type(scope, spec, path, function, produced),
-        "out_type": _output_type(scope, spec, path, function),
+        "in_type": in_type,
+        "out_type": (
+            passed_type(scope, spec, path, in_type, produced)
+            if isinstance(spec, FilterSpec)
+            else _output_type(scope, spec, path, function)
+        ),
         "transient": transient,
     }
     match spec:
@@ -52,59 +55,20 @@ def build_record_operator(
             return FlatMap(**common)
         case BatchMapSpec():
             return BatchMap(**common, max_batch_size=spec.max_batch_size)
+        case FilterSpec():
+            return Filter(**common)
 
 
-def build_combine(scope: Scope, spec: CombineSpec, path: KeyPath, produced: Any) -> Operator | None:
-    """Build a Combine, whose monoid must be declared associative and commutative."""
-    monoid = scope.look_up(path, "monoid", spec.monoid, "monoid")
-    if monoid is not None:
-        _check_monoid(scope, spec, path, monoid)
-        check_shippable(scope.config, (*path, "monoid"), f"the monoid {spec.monoid}", monoid)
-    scope.tag(spec.out_type, path, "out_type", opaque=True)
-    transient = scope.transient(spec.transient, path)
-    function = scope.function(spec, path, "lift", spec.lift)
-    if function is None:
-        scope.tag(spec.in_type, path, "in_type", opaque=True)
-        return None
-    in_type = input_type(scope, spec, path, function, produced)
-    if monoid is None:
-        return None
-    return Combine(
-        name=spec.name or "",
-        lift=function,
-        monoid=monoid,
-        error_policy=spec.error_policy,
-        in_type=in_type,
-        transient=transient,
-        tolerance=_tolerance(spec, monoid),
-    )
-
-
-def _tolerance(spec: CombineSpec, monoid: Any) -> float:
-    declared = spec.contract.tolerance
-    return float(getattr(monoid, "tolerance", 0.0) if declared is None else declared)
-
-
-def _check_monoid(scope: Scope, spec: CombineSpec, path: KeyPath, monoid: Any) -> None:
-    if not isinstance(monoid, Monoid):
-        lacks = [part for part in ("empty", "combine", "commutative") if not hasattr(monoid, part)]
-        scope.config.problem((*path, "monoid"), "FP302", "not a monoid",
-                             f"{spec.monoid}: {type(monoid).__name__} without {' and '.join(lacks)}",
-                             "an object with empty(), combine(a, b) and commutative = True",
-                             "add what is missing; an identity is needed for partitions that are empty")  # fmt: skip
-        return
-    for law in ("associative", "commutative"):
-        declared = getattr(monoid, law, True)
-        promised = getattr(spec.contract, law)
-        if declared is not True:
-            scope.config.problem((*path, "monoid"), "FP302", f"monoid is not {law}",
-                                 f"{spec.monoid} with {law} = {declared!r}",
-                                 f"{law} = True; partitions end in any order and are merged in any grouping",
-                                 "use another monoid, or declare the law if it holds")  # fmt: skip
-        elif promised is False:
-            scope.config.problem((*path, "contract", law), "FP302", f"monoid is not {law}",
-                                 f"{law}: false", f"{law}: true; partitions end in any order and are merged in any grouping",
-                                 "use another monoid, or take the key out")  # fmt: skip
+def passed_type(scope: Scope, spec: Any, path: KeyPath, in_type: Any, produced: Any) -> Any:
+    """Give the type of records that an operator passes on as they are."""
+    known = in_type if codec_type(produced) is Any else produced
+    if spec.out_type is None:
+        return known
+    tagged = scope.tag(spec.out_type, path, "out_type", opaque=codec_type(known) is Any)
+    if not fits(known, tagged):
+        scope.config.problem((*path, "out_type"), "FP202", "type differs from the input's", show(tagged),
+                             f"{show(known)}: the records go on as they are", "leave out_type out")  # fmt: skip
+    return known if codec_type(known) is not Any else tagged
 
 
 def input_type(scope: Scope, spec: Any, path: KeyPath, function: Function, produced: Any) -> Any:
@@ -192,3 +156,9 @@ def _annotated_output(
                              f"{several}, such as list[{show(hint)}], from a {spec.type}",
                              "return a list, or use a Map")  # fmt: skip
         return None
+
+
+def annotated_output(scope: Scope, path: KeyPath, function: Function) -> Any:
+    """Give what a function of one record says that it returns; None when it says nothing."""
+    hints = scope.hints(path, function.call)
+    return unwrap(hints["return"]) if "return" in hints else None

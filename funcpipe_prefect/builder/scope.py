@@ -6,7 +6,8 @@ import builtins
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,10 +15,11 @@ from funcpipe_prefect.builder.imports import MODULE, is_admitted
 from funcpipe_prefect.builder.params import bind_params, hints_of
 from funcpipe_prefect.builder.shipping import check_shippable
 from funcpipe_prefect.builder.tags import TagError, parse_tag, record_types
-from funcpipe_prefect.config import CombineSpec, Config
+from funcpipe_prefect.config import CombineByKeySpec, CombineSpec, Config, DistinctSpec
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import Function
+from funcpipe_prefect.keyed import KeyValue, WindowedValue
 from funcpipe_prefect.registry import Kind, Registry
 
 __all__ = ["Scope"]
@@ -45,11 +47,13 @@ class Scope:
     output: str | None = None
     known: dict[str, Any] = field(default_factory=dict)
     is_broken: bool = False
+    _focus: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         calls = [entry.call for kind in ("func", "lift") for entry in self.registry.of(kind).values()]
         makes = [entry.make for entry in self.registry.of("sink").values() if entry.is_function]
-        self.known = {**record_types(iter([*calls, *makes])), **self.registry.of("record")}
+        own = {cls.__name__: cls for cls in (KeyValue, WindowedValue)}
+        self.known = {**own, **record_types(iter([*calls, *makes])), **self.registry.of("record")}
         for entry in self.registry.of("source").values():
             if isinstance(entry.record, type):
                 self.known.setdefault(entry.record.__name__, entry.record)
@@ -111,19 +115,57 @@ class Scope:
 
     def function_key(self, path: KeyPath) -> KeyPath:
         """Give the path of the key that names an operator's function."""
+        if self._focus:
+            return (*path[:2], *self._focus)
         spec = self.config.operators[int(path[1])]
-        return (*path, "lift" if isinstance(spec, CombineSpec) else "func")
+        if isinstance(spec, DistinctSpec):
+            return (*path, "key")
+        return (*path, "lift" if isinstance(spec, (CombineSpec, CombineByKeySpec)) else "func")
 
-    def function(self, spec: Any, path: KeyPath, kind: Kind, name: str | None) -> Function | None:
-        """Find a function or lift and bind its parameters."""
-        entry = self.look_up(path, kind, name, kind)
+    @contextmanager
+    def focused(self, *keys: str) -> Iterator[None]:
+        """Let problems of a function stand at these keys: an operator may have several functions."""
+        self._focus = keys
+        try:
+            yield
+        finally:
+            self._focus = ()
+
+    def function(
+        self,
+        spec: Any,
+        path: KeyPath,
+        kind: Kind,
+        name: str | None,
+        *,
+        key: str | None = None,
+        params: str = "params",
+    ) -> Function | None:
+        """Find a function or lift and bind its parameters.
+
+        Args:
+            spec: The operator in the file.
+            path: Where the key stands that names the function.
+            kind: What it is registered as.
+            name: Its name.
+            key: The key that names it; the kind's own by default.
+            params: The key that holds its parameters; empty: it has none.
+        """
+        entry = self.look_up(path, kind, name, key or kind)
         if entry is None:
             return None
-        function = self.bound(spec, path, entry.call, name or "", entry.version)
+        function = self.bound(spec, path, entry.call, name or "", entry.version, params=params)
         return None if function is None else replace(function, uses=entry.uses)
 
     def bound(
-        self, spec: Any, path: KeyPath, call: Callable[..., Any], name: str, version: str | None = None
+        self,
+        spec: Any,
+        path: KeyPath,
+        call: Callable[..., Any],
+        name: str,
+        version: str | None = None,
+        *,
+        params: str = "params",
     ) -> Function | None:
         """Bind a function's parameters and artifacts; None, with a problem, when it is async."""
         if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
@@ -132,14 +174,14 @@ class Scope:
             return None
         check_shippable(self.config, self.function_key(path), name, call)
         artifacts = self.registry.of("artifact")
-        params, used = bind_params(
-            self.config, (*path, "params"), name, call, spec.params, artifacts=artifacts
-        )
+        given = getattr(spec, params) if params else {}
+        place = (*path, params) if params else path
+        bound, used = bind_params(self.config, place, name, call, given, artifacts=artifacts)
         for artifact in used:
             check_shippable(
                 self.config, self.function_key(path), f"the artifact {artifact.name}", artifact.build
             )
-        return Function(name, call, params, used, version)
+        return Function(name, call, bound, used, version)
 
     def made(
         self, path: KeyPath, name: str, make: Callable[..., Any], params: Mapping[str, Any]

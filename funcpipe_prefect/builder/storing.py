@@ -9,7 +9,7 @@ from funcpipe_prefect.builder.scope import Scope
 from funcpipe_prefect.builder.tags import codec_type, show
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
-from funcpipe_prefect.ir import BatchMap, CodecName, FlatMap, Map, Operator
+from funcpipe_prefect.ir import CodecName, Operator, Sink
 from funcpipe_prefect.store import can_lock, columns_of
 
 __all__ = ["check_isolation", "choose_codecs"]
@@ -35,7 +35,7 @@ def choose_codecs(scope: Scope, built: Sequence[Operator | None]) -> dict[str, C
     made = {
         operator.name: operator.out_type
         for operator in built
-        if isinstance(operator, (Map, FlatMap, BatchMap))
+        if operator is not None and not isinstance(operator, Sink)
     }
     types = {**scope.known, **{show(tp): tp for tp in made.values()}}
     for name, codec in asked.items():

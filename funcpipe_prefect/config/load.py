@@ -160,7 +160,8 @@ def _operator(config: Config, item: Any, path: KeyPath) -> OperatorSpec | None:
     try:
         return OPERATOR.validate_python(_without_nulls(item, spec.model_fields if spec else {}))
     except ValidationError as error:
-        known = {path: _operator_keys(spec), (*path, "contract"): _contract_keys(spec)} if spec else {}
+        nested = {(*path, key): _nested_keys(spec, key) for key in ("contract", "window")} if spec else {}
+        known = {path: _operator_keys(spec), **nested} if spec else {}
         _report(config, error, path, item, known)
         if spec is None:
             return None
@@ -185,8 +186,8 @@ def _operator_keys(spec: Any) -> list[str]:
     return list(dict.fromkeys([*REQUIRED[kind], *spec.model_fields]))
 
 
-def _contract_keys(spec: Any) -> list[str]:
-    annotation = spec.model_fields["contract"].annotation if "contract" in spec.model_fields else None
+def _nested_keys(spec: Any, key: str) -> list[str]:
+    annotation = spec.model_fields[key].annotation if key in spec.model_fields else None
     parts = getattr(annotation, "__args__", (annotation,))
     return [name for part in parts for name in getattr(part, "model_fields", {})]
 

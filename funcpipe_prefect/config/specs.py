@@ -25,12 +25,16 @@ from pydantic import (
 
 __all__ = [
     "BatchMapSpec",
+    "CombineByKeySpec",
     "CombineSpec",
+    "DistinctSpec",
+    "FilterSpec",
     "FlatMapSpec",
     "MapSpec",
     "OperatorSpec",
     "PipelineSpec",
     "SinkSpec",
+    "WindowSpec",
     "duration_s",
     "pipeline_schema",
 ]
@@ -104,6 +108,9 @@ class _OperatorSpec(_Spec):
         "collect", description="What becomes of a record that fails."
     )
     in_type: str | None = Field(None, description="Record type, such as FPResult[RawDoc] or RawDoc.")
+    input: str | None = Field(
+        None, description="The operator whose records it takes, or source; by default the one before it."
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the function.")
     transient: list[str] = Field(
         default_factory=list, description="Exceptions that fail the task, to be retried, not the record."
@@ -135,14 +142,62 @@ class BatchMapSpec(_OperatorSpec):
     max_batch_size: PositiveInt = 64
 
 
-class CombineSpec(_OperatorSpec):
-    """Terminal: lift every record, then merge by a commutative monoid."""
+class FilterSpec(_OperatorSpec):
+    """One record in; it goes on where the function says True."""
 
-    type: Literal["Combine"]
+    type: Literal["Filter"]
+    func: str | None = None
+    out_type: str | None = None
+
+
+class _MergeSpec(_OperatorSpec):
     lift: str | None = None
     monoid: str | None = None
+    monoid_params: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters of the monoid, such as {k: 5}."
+    )
     out_type: str | None = None
     contract: ContractSpec = ContractSpec()
+
+
+class CombineSpec(_MergeSpec):
+    """Lift every record, then merge by a commutative monoid: one answer."""
+
+    type: Literal["Combine"]
+    fan_in: Annotated[int, Field(ge=2)] = Field(16, description="How many partial answers one task merges.")
+
+
+class WindowSpec(_Spec):
+    """Windows of event time: fixed ones, or sliding ones where there is a period."""
+
+    time: str | None = Field(None, description="Function that gives a record's event time.")
+    size: Duration | None = Field(None, description="Such as 5m, 1h or 1d, or seconds.")
+    period: Duration | None = Field(None, description="From one window's start to the next.")
+    offset: Duration | None = Field(None, description="From midnight of 1 January 1970 to a window's start.")
+
+
+Partitions: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+
+
+class CombineByKeySpec(_MergeSpec):
+    """Lift every record, then merge by a commutative monoid for each key."""
+
+    type: Literal["CombineByKey"]
+    key: str | None = None
+    key_params: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments of the key function."
+    )
+    window: WindowSpec | None = None
+    partitions: Partitions | None = Field(None, description="Into how many partitions the keys go.")
+
+
+class DistinctSpec(_OperatorSpec):
+    """Of all records with one key, the one with the smallest position."""
+
+    type: Literal["Distinct"]
+    key: str | None = Field(None, description="Function that gives a record's key; the record by default.")
+    out_type: str | None = None
+    partitions: Partitions | None = Field(None, description="Into how many partitions the keys go.")
 
 
 class SinkSpec(_OperatorSpec):
@@ -158,15 +213,30 @@ OPERATOR_SPECS: dict[str, type[_OperatorSpec]] = {
     "Map": MapSpec,
     "FlatMap": FlatMapSpec,
     "BatchMap": BatchMapSpec,
+    "Filter": FilterSpec,
+    "Distinct": DistinctSpec,
+    "CombineByKey": CombineByKeySpec,
     "Combine": CombineSpec,
     "Sink": SinkSpec,
 }
-OperatorSpec: TypeAlias = MapSpec | FlatMapSpec | BatchMapSpec | CombineSpec | SinkSpec
+OperatorSpec: TypeAlias = (
+    MapSpec
+    | FlatMapSpec
+    | BatchMapSpec
+    | FilterSpec
+    | DistinctSpec
+    | CombineByKeySpec
+    | CombineSpec
+    | SinkSpec
+)
 
 REQUIRED: dict[str, tuple[str, ...]] = {
     "Map": ("type", "name", "func"),
     "FlatMap": ("type", "name", "func"),
     "BatchMap": ("type", "name", "func"),
+    "Filter": ("type", "name", "func"),
+    "Distinct": ("type", "name"),
+    "CombineByKey": ("type", "name", "key", "monoid", "lift"),
     "Combine": ("type", "name", "monoid", "lift"),
     "Sink": ("type", "name", "func", "contract"),
 }

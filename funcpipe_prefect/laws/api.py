@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from funcpipe_prefect.ir import Combine, Pipeline, RecordSource
+from funcpipe_prefect.ir import Pipeline, RecordSource
 from funcpipe_prefect.laws.agreement import BACKENDS, agreement_laws
 from funcpipe_prefect.laws.batches import batch_laws
 from funcpipe_prefect.laws.chains import ChainSubject, chain_laws
 from funcpipe_prefect.laws.monoids import MonoidSubject, monoid_laws
-from funcpipe_prefect.laws.pipeline import Samples, laws_of, load, samples_of
+from funcpipe_prefect.laws.pipeline import Samples, laws_of, load, paths, samples_of
 from funcpipe_prefect.laws.purity import purity_laws
 from funcpipe_prefect.laws.roundtrip import round_trip_law
 from funcpipe_prefect.laws.search import Effort, drawn_from, listed
@@ -134,11 +134,12 @@ def check_partition_invariant(
     built = loaded.pipeline
     own = loaded.strategies()
     values = drawn_from(strategy_for(built.record_type, own) if records is None else records)
-    combine = built.terminal if isinstance(built.terminal, Combine) else None
-    operators, chained = built.record_operators, listed(values, _IN_CHAIN)
-    return require(
-        chain_laws(ChainSubject(built.name, operators, combine, chained, loaded.pasted, Effort(examples)))
-    )
+    chained = listed(values, _IN_CHAIN)
+    subjects = [
+        ChainSubject(name, path, combine, chained, loaded.pasted, Effort(examples))
+        for name, path, combine in paths(built)
+    ]
+    return require([law for subject in subjects for law in chain_laws(subject)])
 
 
 def check_sink_idempotent(

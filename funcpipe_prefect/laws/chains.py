@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
 
-from funcpipe_prefect.ir import BatchMap, Combine, OperatorCounts, RecordOperator
-from funcpipe_prefect.kernel import SOURCE, Trace, decoded, fold_records, located, merge_totals, run_chain
+from funcpipe_prefect.grouping import (
+    Candidates,
+    KeyRange,
+    Partials,
+    candidates,
+    fold_records,
+    merge_totals,
+    merged_by_key,
+    order_of,
+    partials_by_key,
+    survivors,
+)
+from funcpipe_prefect.ir import (
+    BatchMap,
+    Combine,
+    CombineByKey,
+    Distinct,
+    ErrorPolicy,
+    OperatorCounts,
+    RecordOperator,
+)
+from funcpipe_prefect.kernel import Trace, decoded, located, resumed, run_chain
 from funcpipe_prefect.laws.paste import Pasted, paste, pasted_test
 from funcpipe_prefect.laws.same import alike, same_records
 from funcpipe_prefect.laws.search import Effort, Values, copied, search, settled, telling
 from funcpipe_prefect.laws.verdicts import Law, Verdict
 from funcpipe_prefect.result import ErrorInfo
+from funcpipe_prefect.schema import store_codec
 
 __all__ = ["ChainSubject", "chain_laws"]
 
@@ -28,15 +50,15 @@ class ChainSubject:
 
     Attributes:
         name: How verdicts call it.
-        operators: Its record operators.
-        combine: Its terminal, if that is a Combine.
+        operators: One path through it, from the source on.
+        combine: Where the path ends, if that is a Combine.
         values: Lists of source records.
         pasted: The pipeline as Python source.
         effort: How hard to look.
     """
 
     name: str
-    operators: tuple[RecordOperator, ...]
+    operators: tuple[RecordOperator | CombineByKey | Distinct, ...]
     combine: Combine | None
     values: Values
     pasted: Pasted
@@ -103,37 +125,126 @@ def _accounting(subject: ChainSubject, cut: Cut) -> str:
 
 def _run(subject: ChainSubject, parts: Sequence[Sequence[Any]], batch: int | None) -> _Answer:
     """Run records through the kernel, one partition after the other."""
-    operators = [_softened(operator, batch) for operator in subject.operators]
-    combine = replace(subject.combine, error_policy="collect") if subject.combine else None
-    records: list[tuple[int, Any]] = []
-    letters: list[tuple[int, str, str]] = []
-    counts: dict[str, OperatorCounts] = {}
-    totals = []
-    begin = 0
-
-    def collect(info: ErrorInfo, record: Any) -> None:
-        letters.append((info.position, info.operator, f"{info.type}: {info.message}"))
-
-    for part in parts:
-        trace = Trace("samples", str, collect)
-        values = run_chain(operators, decoded(enumerate(copied(list(part)), begin), trace), trace)
-        if combine is not None:
-            totals.append(fold_records(combine, values, trace))
+    run = _Run(batch)
+    begins = itertools.accumulate((len(part) for part in parts), initial=0)
+    located_parts: list[list[tuple[int, Any]]] = [
+        list(enumerate(copied(list(part)), begin)) for begin, part in zip(begins, parts, strict=False)
+    ]
+    chain: list[RecordOperator] = []
+    first = True
+    for operator in subject.operators:
+        if isinstance(operator, (CombineByKey, Distinct)):
+            located_parts = run.grouped(chain, operator, located_parts, is_source=first)
+            chain, first = [], False
         else:
-            records += located(values, trace)
+            chain.append(operator)
+    return run.ended(chain, subject.combine, located_parts, is_source=first)
+
+
+class _Run:
+    """Counts, dead letters and what comes out, while records go through operators."""
+
+    def __init__(self, batch: int | None) -> None:
+        self._batch = batch
+        self._letters: list[tuple[int, str, str]] = []
+        self._counts: dict[str, OperatorCounts] = {}
+
+    def _collect(self, info: ErrorInfo, record: Any) -> None:
+        self._letters.append((info.position, info.operator, f"{info.type}: {info.message}"))
+
+    def _chained(
+        self, chain: Sequence[RecordOperator], part: Sequence[tuple[int, Any]], *, is_source: bool
+    ) -> tuple[Trace, Iterator[Any]]:
+        trace = Trace("samples", str, self._collect)
+        begin = decoded if is_source else resumed
+        return trace, run_chain([_softened(one, self._batch) for one in chain], begin(part, trace), trace)
+
+    def _count(self, trace: Trace) -> None:
         for one in trace.counts():
-            counts[one.name] = counts[one.name] + one if one.name in counts else one
-        begin += len(part)
-    total = merge_totals(combine, totals) if combine is not None else None
-    in_order = [SOURCE, *(operator.name for operator in operators), *([combine.name] if combine else [])]
-    listed = tuple(counts[name] for name in in_order if name in counts)
-    return _Answer(tuple(records), tuple(sorted(letters)), listed, total)
+            known = self._counts.get(one.name)
+            self._counts[one.name] = one if known is None else known + one
+
+    def grouped(
+        self,
+        chain: Sequence[RecordOperator],
+        operator: CombineByKey | Distinct,
+        parts: Sequence[Sequence[tuple[int, Any]]],
+        *,
+        is_source: bool,
+    ) -> list[list[tuple[int, Any]]]:
+        """Group what comes through a chain, in as many ranges of keys as there are partitions."""
+        operator = replace(operator, error_policy=_soft(operator.error_policy))
+        partials: list[Partials] = []
+        found: list[Candidates] = []
+
+        def keep(some: Partials) -> int:
+            partials.append(some)
+            return 1
+
+        for part in parts:
+            trace, values = self._chained(chain, part, is_source=is_source)
+            if isinstance(operator, CombineByKey):
+                partials_by_key(operator, values, trace, keep)
+            else:
+                rows = [*candidates(operator, values, trace, store_codec(operator.in_type).encode)]
+                found.append(
+                    Candidates(*map(list, zip(*rows, strict=True))) if rows else Candidates([], [], [])
+                )
+            self._count(trace)
+        ranges = [KeyRange.of(index, len(parts)) for index in range(len(parts))]
+        made: list[list[tuple[int, Any]]] = []
+        for keys in ranges:
+            trace = Trace("samples", str, self._collect)
+            if isinstance(operator, CombineByKey):
+                mine = [_within(some, keys) for some in partials]
+                made.append(list(merged_by_key(operator, functools.partial(iter, mine), keys, trace)))
+            else:
+                decode = store_codec(operator.in_type).decode
+                made.append(list(survivors(operator, functools.partial(iter, found), keys, trace, decode)))
+            self._count(trace)
+        return made
+
+    def ended(
+        self,
+        chain: Sequence[RecordOperator],
+        combine: Combine | None,
+        parts: Sequence[Sequence[tuple[int, Any]]],
+        *,
+        is_source: bool,
+    ) -> _Answer:
+        """Run the last chain to its end."""
+        combine = replace(combine, error_policy=_soft(combine.error_policy)) if combine else None
+        records: list[tuple[int, Any]] = []
+        totals = []
+        for part in parts:
+            trace, values = self._chained(chain, part, is_source=is_source)
+            if combine is not None:
+                totals.append(fold_records(combine, values, trace))
+            else:
+                records += located(values, trace)
+            self._count(trace)
+        total = merge_totals(combine, totals) if combine is not None else None
+        if not is_source:  # in the order of keys, whatever the partitions
+            records.sort(key=lambda item: item[0])
+        return _Answer(tuple(records), tuple(sorted(self._letters)), tuple(self._counts.values()), total)
+
+
+def _within(partials: Partials, keys: KeyRange) -> Partials:
+    rows = [
+        (key, total)
+        for key, total in zip(partials.keys, partials.totals, strict=True)
+        if keys.start <= order_of(key) < keys.stop
+    ]
+    return Partials([key for key, _ in rows], [total for _, total in rows])
+
+
+def _soft(policy: ErrorPolicy) -> ErrorPolicy:
+    return "collect" if policy == "fail_fast" else policy
 
 
 def _softened(operator: RecordOperator, batch: int | None) -> RecordOperator:
     """Let failed records go to the dead letters, and batches have another size."""
-    policy = "collect" if operator.error_policy == "fail_fast" else operator.error_policy
-    operator = replace(operator, error_policy=policy)
+    operator = replace(operator, error_policy=_soft(operator.error_policy))
     if isinstance(operator, BatchMap) and batch is not None:
         return replace(operator, max_batch_size=max(1, batch))
     return operator

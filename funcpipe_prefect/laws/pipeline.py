@@ -12,13 +12,39 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from typing_extensions import assert_never
 
 from funcpipe_prefect.builder import load_pipeline
 from funcpipe_prefect.builder.imports import gather_registry
-from funcpipe_prefect.config import CombineSpec, SinkSpec, load_config
+from funcpipe_prefect.config import CombineByKeySpec, CombineSpec, SinkSpec, load_config
 from funcpipe_prefect.errors import SourceError
-from funcpipe_prefect.ir import BatchMap, Combine, Pipeline, RecordSource, Sink, Undecodable
-from funcpipe_prefect.kernel import Trace, bind, resumed, run_chain
+from funcpipe_prefect.grouping import (
+    ALL_KEYS,
+    Partials,
+    fold_records,
+    lifted,
+    merge_totals,
+    merged_by_key,
+    partials_by_key,
+)
+from funcpipe_prefect.ir import (
+    SOURCE,
+    BatchMap,
+    Combine,
+    CombineByKey,
+    Distinct,
+    Filter,
+    FlatMap,
+    GroupOperator,
+    Map,
+    Operator,
+    Pipeline,
+    RecordOperator,
+    RecordSource,
+    Sink,
+    Undecodable,
+)
+from funcpipe_prefect.kernel import Trace, resumed, run_chain
 from funcpipe_prefect.laws.agreement import agreement_laws, has_folder
 from funcpipe_prefect.laws.batches import batch_laws
 from funcpipe_prefect.laws.chains import ChainSubject, chain_laws
@@ -39,7 +65,7 @@ from funcpipe_prefect.schema import type_name
 from funcpipe_prefect.sinks import FunctionSink
 from funcpipe_prefect.sources import BUILTIN_SOURCES, source_type_of
 
-__all__ = ["Loaded", "Samples", "laws_of", "load", "samples_of"]
+__all__ = ["Loaded", "Samples", "laws_of", "load", "paths", "samples_of"]
 
 _TRIED = 25
 """Sample records that each operator is tried on."""
@@ -58,16 +84,16 @@ class Loaded:
     Attributes:
         pipeline: The built pipeline.
         registry: Every name that it may use.
-        sink: Its sink's entry in the registry, and the parameters in the file.
-        monoid: The name of its monoid.
+        sinks: The entry in the registry of each sink, by the operator's name.
+        monoids: The name of each monoid, by the operator's name.
         events: What happened outside while it was built.
         pasted: The pipeline as Python source.
     """
 
     pipeline: Pipeline
     registry: Registry = field(default_factory=Registry)
-    sink: tuple[SinkEntry, Mapping[str, Any]] | None = None
-    monoid: str = ""
+    sinks: Mapping[str, SinkEntry] = field(default_factory=dict)
+    monoids: Mapping[str, str] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     pasted: Pasted = Pasted("pipeline")
 
@@ -101,14 +127,17 @@ def load(
     built, events = watched_build(lambda: load_pipeline(pipeline, registry, overrides=overrides))
     config = load_config(pipeline, overrides)
     merged = gather_registry(config, registry)
-    last = config.operators[-1]
-    sink = merged.get("sink", last.func or "") if isinstance(last, SinkSpec) else None
+    specs = [spec for spec in config.operators if spec is not None]
+    sinks = {one.name or "": merged.get("sink", one.func or "") for one in specs if isinstance(one, SinkSpec)}
+    monoids = {
+        one.name or "": one.monoid or "" for one in specs if isinstance(one, (CombineSpec, CombineByKeySpec))
+    }
     text = paste(str(pipeline) if isinstance(pipeline, Path) else pipeline)
     return Loaded(
         built,
         merged,
-        (sink, last.params) if sink is not None and last is not None else None,
-        (last.monoid or "") if isinstance(last, CombineSpec) else "",
+        sinks,
+        monoids,
         events,
         Pasted(
             f"load_pipeline({text.expression})", text.imports | {"from funcpipe_prefect import load_pipeline"}
@@ -214,44 +243,69 @@ def laws_of(
     chained = _values(pipeline.record_type, reaching, own)
     types: dict[str, tuple[Any, list[Any]]] = {}
     _note(types, pipeline.record_type, reaching)
-    for operator in pipeline.record_operators:
+    known: dict[str, list[Any]] = {SOURCE: reaching}
+    for operator in pipeline.operators:
+        reaching = known[pipeline.input_of(operator)]
         values = _values(_type_reaching(pipeline, operator), reaching, own)
-        if isinstance(operator, BatchMap):
-            batches = listed(values, _IN_BATCH)
-            subject = Subject(operator.name, operator.func, batches, effort)
-            yield from purity_laws(subject, is_quick=is_quick)
-            yield from batch_laws(subject)
-        else:
-            yield from purity_laws(Subject(operator.name, operator.func, values, effort), is_quick=is_quick)
-        reaching = _passed(operator, reaching)[:_TRIED]
-        _note(types, operator.out_type, reaching)
-    terminal = pipeline.terminal
-    if isinstance(terminal, Combine):
-        yield from _combine_laws(loaded, terminal, _values(terminal.in_type, reaching, own), effort, is_quick)
-    combine = terminal if isinstance(terminal, Combine) else None
-    yield from chain_laws(
-        ChainSubject(
-            pipeline.name,
-            pipeline.record_operators,
-            combine,
-            listed(chained, _IN_BATCH),
-            loaded.pasted,
-            effort,
+        match operator:
+            case BatchMap():
+                batches = listed(values, _IN_BATCH)
+                subject = Subject(operator.name, operator.func, batches, effort)
+                yield from purity_laws(subject, is_quick=is_quick)
+                yield from batch_laws(subject)
+            case Map() | FlatMap() | Filter():
+                subject = Subject(operator.name, operator.func, values, effort)
+                yield from purity_laws(subject, is_quick=is_quick)
+            case Combine():
+                yield from _combine_laws(loaded, operator, values, effort, is_quick)
+            case CombineByKey() | Distinct():
+                yield from _group_laws(loaded, operator, values, effort, is_quick)
+            case Sink():
+                if not is_quick:
+                    yield from _laws_of_sink(loaded, operator, values, effort)
+                continue
+            case _:
+                assert_never(operator)
+        known[operator.name] = _passed(operator, reaching)[:_TRIED]
+        _note(types, operator.out_type, known[operator.name])
+    for name, path, combine in paths(pipeline):
+        yield from chain_laws(
+            ChainSubject(name, path, combine, listed(chained, _IN_BATCH), loaded.pasted, effort)
         )
-    )
-    for record_type, known in types.values():
-        yield round_trip_law(record_type, _values(record_type, known, own), effort)
+    for record_type, found in types.values():
+        yield round_trip_law(record_type, _values(record_type, found, own), effort)
     if is_quick:
         return
-    if isinstance(terminal, Sink):
-        yield from _laws_of_sink(loaded, terminal, _values(terminal.in_type, reaching, own), effort)
     records = _spread(samples.records, _RUN) or _drawn(chained)
     pasted = {"pipeline": loaded.pasted, "records": samples.pasted}
     yield from agreement_laws(pipeline, records, backends, pasted)
 
 
-def _type_reaching(pipeline: Pipeline, operator: Any) -> Any:
-    is_first = operator is pipeline.record_operators[0]
+_Path = tuple[str, tuple[RecordOperator | CombineByKey | Distinct, ...], Combine | None]
+
+
+def paths(pipeline: Pipeline) -> Iterator[_Path]:
+    """Give the paths from the source to each end that only one answer, or none, lies on."""
+    by_name = {operator.name: operator for operator in pipeline.operators}
+    ends = [
+        one
+        for one in pipeline.operators
+        if isinstance(one, (Combine, Sink)) or not pipeline.readers_of(one.name)
+    ]
+    for end in ends:
+        path: list[RecordOperator | CombineByKey | Distinct] = []
+        at: Operator | None = end
+        while at is not None and not (isinstance(at, Combine) and at is not end):
+            if not isinstance(at, (Combine, Sink)):
+                path.insert(0, at)
+            at = by_name.get(pipeline.input_of(at))
+        if at is None:
+            name = pipeline.name if len(ends) == 1 else f"{pipeline.name}, to {end.name}"
+            yield name, tuple(path), end if isinstance(end, Combine) else None
+
+
+def _type_reaching(pipeline: Pipeline, operator: Operator) -> Any:
+    is_first = pipeline.input_of(operator) == SOURCE
     return pipeline.record_type if is_first and pipeline.record_type is not Any else operator.in_type
 
 
@@ -276,28 +330,58 @@ def _note(types: dict[str, tuple[Any, list[Any]]], record_type: Any, records: Se
     types.setdefault(repr(record_type), (record_type, []))[1].extend(records)
 
 
-def _passed(operator: Any, records: Sequence[Any]) -> list[Any]:
+def _passed(operator: RecordOperator | GroupOperator, records: Sequence[Any]) -> list[Any]:
     """Give what an operator makes of records; failed ones are left out."""
     trace = Trace("samples", str, lambda info, record: None)
-    values = run_chain(
-        [replace(operator, error_policy="collect")], resumed(enumerate(copied(list(records))), trace), trace
-    )
+    begun = resumed(enumerate(copied(list(records))), trace)
+    softened = replace(operator, error_policy="collect")
     try:
-        return list(values)
+        match softened:
+            case Combine():
+                return [merge_totals(softened, [fold_records(softened, begun, trace)])]
+            case CombineByKey():
+                found: list[Partials] = []
+
+                def keep(some: Partials) -> int:
+                    found.append(some)
+                    return 1
+
+                partials_by_key(softened, begun, trace, keep)
+                merged = merged_by_key(softened, lambda: iter(found), ALL_KEYS, trace)
+                return [record for _, record in merged]
+            case Distinct():
+                return list(records)
+            case _:
+                return list(run_chain([softened], begun, trace))
     except Exception:  # which its own laws will tell
         return []
 
 
+def _group_laws(
+    loaded: Loaded, operator: CombineByKey | Distinct, values: Values, effort: Effort, is_quick: bool
+) -> Iterator[Law]:
+    if operator.key is not None:
+        yield from purity_laws(
+            Subject(f"{operator.name}.key", operator.key, values, effort), is_quick=is_quick
+        )
+    if not isinstance(operator, CombineByKey):
+        return
+    yield from _combine_laws(loaded, operator, values, effort, is_quick)
+    if operator.windowing is not None:
+        time = Subject(f"{operator.name}.window.time", operator.windowing.time, values, effort)
+        yield from purity_laws(time, is_quick=is_quick)
+
+
 def _combine_laws(
-    loaded: Loaded, combine: Combine, values: Values, effort: Effort, is_quick: bool
+    loaded: Loaded, combine: Combine | CombineByKey, values: Values, effort: Effort, is_quick: bool
 ) -> Iterator[Law]:
     yield from purity_laws(Subject(combine.name, combine.lift, values, effort), is_quick=is_quick)
-    lift = bind(combine.lift)
+    lift = lifted(combine, Trace("samples", str, lambda info, record: None))
     endings = [ending_of(lift, copied(record)) for record in values.samples]
-    lifted = values.strategy.map(lambda record: ending_of(lift, record)).filter(_has_value).map(_value_of)
+    totals = values.strategy.map(lambda record: ending_of(lift, record)).filter(_has_value).map(_value_of)
     samples = tuple(ending.value for ending in endings if not ending.error)
-    name = loaded.monoid or type(combine.monoid).__name__
-    subject = MonoidSubject(name, combine.monoid, Values(lifted, samples), combine.tolerance, effort)
+    name = loaded.monoids.get(combine.name) or type(combine.monoid).__name__
+    subject = MonoidSubject(name, combine.monoid, Values(totals, samples), combine.tolerance, effort)
     yield from monoid_laws(subject)
 
 
@@ -319,14 +403,16 @@ def _laws_of_sink(loaded: Loaded, sink: Sink, values: Values, effort: Effort) ->
         )
         return
     make, pasted = made
-    visible = loaded.sink[0].visible if loaded.sink else None
+    entry = loaded.sinks.get(sink.name)
+    visible = entry.visible if entry else None
     yield from sink_laws(SinkSubject(sink.name, make, values, sink.in_type, visible, pasted, effort))
 
 
 def _trial_of(loaded: Loaded, sink: Sink) -> tuple[Callable[[str], Any], Pasted] | str:
     """Find how to make the sink in a place where nothing is lost, or say why it cannot be tried."""
     target: Any = sink.target
-    trial = loaded.sink[0].trial if loaded.sink else None
+    entry = loaded.sinks.get(sink.name)
+    trial = entry.trial if entry else None
     if trial is not None:
         return functools.partial(_made, target, trial), Pasted("make")
     if isinstance(target, FunctionSink):

@@ -5,7 +5,7 @@ The tasks run in the flow's process, one after the other; the work is done where
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +18,15 @@ from prefect.states import Cancelled
 
 from funcpipe_prefect.backends.beam.launch import Outcome, run_on_beam
 from funcpipe_prefect.backends.beam.request import SplitWork
-from funcpipe_prefect.backends.work import Job, Merged, finished, leaves_receipt, loaded
+from funcpipe_prefect.backends.protocol import Receipts
+from funcpipe_prefect.backends.work import Job, finished, leaves_receipt, loaded
 from funcpipe_prefect.errors import BackendError, RunCancelled
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
-from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, merge_task, retrying
-from funcpipe_prefect.plan import Plan, Stage, StageReceipt
+from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying
+from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
 __all__ = ["BeamEngine"]
@@ -68,31 +69,35 @@ class BeamEngine:
     def __init__(self, cancellation: Cancellation) -> None:
         self._cancellation = cancellation
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
         """Run stage by stage; what is done already is not launched again."""
         blob = cloudpickle.dumps(job)
-        receipts: dict[int, StageReceipt] = {}
-        for stage in plan.stages:
-            receipts = self._one_stage(job, blob, plan, stage, receipts, notify)
-        return [receipts[split] for split in plan.pending]
+        receipts: Receipts = {}
+        for index in lane.stages:
+            receipts |= self._one_stage(job, blob, plan, lane, job.stages[index], receipts, notify)
+        return receipts
 
     def _one_stage(
         self,
         job: Job,
         blob: bytes,
         plan: Plan,
+        lane: Lane,
         stage: Stage,
-        upstream: Mapping[int, StageReceipt],
+        before: Receipts,
         notify: Callable[[int, StageReceipt], None],
-    ) -> dict[int, StageReceipt]:
-        keys = {split: plan.keys[split][stage.index] for split in plan.pending}
-        found = {split: finished(job, stage, key) for split, key in keys.items()}
-        receipts = {split: replace(one, cached=True) for split, one in found.items() if one is not None}
+    ) -> Receipts:
+        needed = [number for number in range(len(lane.tasks)) if (stage.index, number) in plan.needed]
+        if not needed:
+            return {}
+        keys = {number: lane.tasks[number].keys[stage.index] for number in needed}
+        found = {number: finished(job, stage, key) for number, key in keys.items()}
+        receipts = {number: replace(one, cached=True) for number, one in found.items() if one is not None}
         for receipt in receipts.values():
             notify(stage.index, receipt)
-        missing = [split for split in plan.pending if split not in receipts]
+        missing = [number for number in needed if number not in receipts]
         told: list[StageReceipt] = []
 
         def tell(receipt: StageReceipt) -> None:
@@ -100,7 +105,14 @@ class BeamEngine:
             notify(stage.index, receipt)
 
         work = [
-            SplitWork(split, plan.splits[split], plan.keys[split], upstream.get(split)) for split in missing
+            SplitWork(
+                number,
+                lane.tasks[number].split,
+                lane.tasks[number].keys,
+                None if stage.upstream is None else before.get((stage.upstream, number)),
+                lane.tasks[number].feed,
+            )
+            for number in missing
         ]
         key, retries = _work_key(job, stage, keys.values()), job.pipeline.retries
         options = {
@@ -115,23 +127,16 @@ class BeamEngine:
             "job": blob, "index": stage.index, "work": cloudpickle.dumps(work), "key": key, "notify": tell,
         }  # fmt: skip
         made: dict[int, StageReceipt] = self._run(beam_task, options, parameters)
-        for split in missing:
+        for number in missing:
             if not told:  # nothing ran: Prefect had the result
-                made[split] = replace(made[split], cached=True, warnings=())
-                notify(stage.index, made[split])
-            receipts[split] = made[split]
-        return receipts
+                made[number] = replace(made[number], cached=True, warnings=())
+                notify(stage.index, made[number])
+            receipts[number] = made[number]
+        return {(stage.index, number): receipt for number, receipt in receipts.items()}
 
-    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
-        """Merge in a task of this process; the partial answers are small."""
-        merged = self._retried(job, merge_task, "merge", {"partials": cloudpickle.dumps(list(partials))})
-        assert isinstance(merged, Merged)
-        return merged
-
-    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
         """Publish in a task of this process."""
-        entries_and_splits = cloudpickle.dumps((list(entries), plan.by_name))
-        self._retried(job, commit_task, "commit", {"entries": entries_and_splits})
+        self._retried(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
 
     def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

@@ -18,7 +18,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_run_logger
 
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import Pipeline, Sink
+from funcpipe_prefect.ir import Pipeline
 
 __all__ = ["one_writer"]
 
@@ -30,16 +30,15 @@ _LEASE_S = 120.0
 def one_writer(pipeline: Pipeline) -> Iterator[None]:
     """Keep every other exclusive run that writes output or dead letters to the same place waiting.
 
-    A pipeline whose terminal has no location of its own excludes runs of the same name.
+    A pipeline without a sink that has a location excludes runs of the same name.
     """
-    terminal = pipeline.terminal
-    location = terminal.target.location if isinstance(terminal, Sink) else None
-    written = _limit_name(location) if location else f"funcpipe-{_slug(pipeline.name)}"
-    names = sorted({written, _limit_name(pipeline.errors.path)})
+    locations = [sink.target.location for sink in pipeline.sinks if sink.target.location]
+    written = [_limit_name(location) for location in locations] or [f"funcpipe-{_slug(pipeline.name)}"]
+    names = sorted({*written, _limit_name(pipeline.errors.path)})
     with get_client(sync_client=True) as client:
         is_busy = [_is_busy(client, name) for name in names]
     if any(is_busy):
-        get_run_logger().info("waiting for another run that writes %s", location or pipeline.errors.path)
+        get_run_logger().info("waiting for another run that writes %s", locations or pipeline.errors.path)
     with concurrency(names, lease_duration=_LEASE_S, strict=True, raise_on_lease_renewal_failure=False):
         yield
 

@@ -1,4 +1,4 @@
-"""The Prefect tasks: a stage on a split, a merge, a commit; and the engine that submits them.
+"""The Prefect tasks: a stage on a split, a commit; and the engine that submits them.
 
 A task takes the run's job as bytes, a split and keys, and gives back a receipt. Bytes are opaque
 to Prefect and to Dask: nothing walks or hashes what is inside.
@@ -25,25 +25,17 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from funcpipe_prefect.backends.dask import cancellation_check, outcomes
-from funcpipe_prefect.backends.protocol import schedule
-from funcpipe_prefect.backends.work import (
-    Job,
-    Merged,
-    commit_run,
-    leaves_receipt,
-    loaded,
-    merge_partials,
-    run_stage,
-)
+from funcpipe_prefect.backends.protocol import Receipts, schedule
+from funcpipe_prefect.backends.work import Job, commit_run, leaves_receipt, loaded, run_stage
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Retries, Split
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
-from funcpipe_prefect.plan import Plan, Stage, StageReceipt
+from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "merge_task", "record_task_run", "retrying"]
+__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "record_task_run", "retrying"]
 
 
 _AWAY_AT_MOST_S = 900
@@ -66,12 +58,18 @@ def retrying(retries: Retries, attempts: int) -> dict[str, Any]:
 
 @task(name="funcpipe-stage", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
 def stage_task(
-    job: bytes, index: int, split: Split, keys: tuple[str, ...], upstream: StageReceipt | None = None
+    job: bytes,
+    index: int,
+    split: Split,
+    keys: tuple[str, ...],
+    upstream: StageReceipt | None = None,
+    feed: bytes | None = None,
 ) -> StageReceipt | State[Any]:
     """Run one stage on one split; a cancelled one ends as such."""
     try:
         with run_by("", cancellation_check()):
-            receipt = run_stage(loaded(job), index, split, keys, upstream)
+            source = None if feed is None else cloudpickle.loads(feed)
+            receipt = run_stage(loaded(job), index, split, keys, upstream, source)
     except RunCancelled as error:
         return Cancelled(message=str(error))
     entry = receipt.entry
@@ -88,17 +86,17 @@ def stage_task(
     return receipt
 
 
-@task(name="funcpipe-merge", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
-def merge_task(job: bytes, partials: bytes) -> Merged:
-    """Merge a Combine's partial answers."""
-    return merge_partials(loaded(job), cloudpickle.loads(partials))
-
-
 @task(name="funcpipe-commit", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
 def commit_task(job: bytes, entries: bytes) -> None:
-    """Publish output and dead letters."""
-    commits, splits = cloudpickle.loads(entries)
-    commit_run(loaded(job), commits, splits)
+    """Publish outputs and dead letters."""
+    commit_run(loaded(job), *cloudpickle.loads(entries))
+
+
+def _pickled_once(feed: Feed, known: dict[int, bytes]) -> bytes:
+    """Pickle what many tasks share, and hand over as bytes, once."""
+    if id(feed) not in known:
+        known[id(feed)] = cloudpickle.dumps(feed)
+    return known[id(feed)]
 
 
 class PrefectEngine:
@@ -116,39 +114,36 @@ class PrefectEngine:
         self._ended: dict[UUID, tuple[str, State[Any]]] = {}
         self._has_lost = False
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
-        """Submit what the schedule says of every pending split; each future is kept and waited on."""
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
+        """Submit what the schedule says of a lane; each future is kept and waited on."""
         blob = cloudpickle.dumps(job)
-        chosen = schedule(job, plan)
-        futures: list[Any] = []
+        chosen = schedule(job, plan, lane)
+        futures: dict[tuple[int, int], Any] = {}
         labels: list[tuple[int, str, str]] = []
-        last: dict[int, int | StageReceipt] = {}
-        for split in plan.pending:
-            upstream: Any = None
-            for stage in plan.stages:
-                pair = (stage.index, split)
-                if pair in chosen.unsubmitted:
-                    upstream = last[split] = chosen.unsubmitted[pair]
-                    notify(stage.index, upstream)
-                    continue
-                name = f"{stage.name}[{split}]"
-                parameters = {
-                    "job": blob,
-                    "index": stage.index,
-                    "split": plan.splits[split],
-                    "keys": plan.keys[split],
-                    "upstream": upstream,
-                }
-                key = plan.keys[split][stage.index]
-                run = self._configured(job, stage, name, key, is_done=pair in chosen.cached)
-                upstream = self._runner.submit(run, parameters)
-                last[split] = len(futures)
-                futures.append(upstream)
-                labels.append((stage.index, name, plan.splits[split].name))
-        receipts = self._collect(futures, labels, notify)
-        return [receipts[one] if isinstance(one, int) else one for one in last.values()]
+        feeds: dict[int, bytes] = {}
+        for pair, receipt in chosen.unsubmitted.items():
+            notify(pair[0], receipt)
+        for pair in chosen.needed:
+            if pair in chosen.unsubmitted:
+                continue
+            stage, task = job.stages[pair[0]], lane.tasks[pair[1]]
+            before = (stage.upstream, pair[1])
+            name = f"{stage.name}[{pair[1]}]"
+            parameters = {
+                "job": blob,
+                "index": stage.index,
+                "split": task.split,
+                "keys": task.keys,
+                "upstream": futures.get(before, chosen.unsubmitted.get(before)),  # type: ignore[arg-type]
+                "feed": None if task.feed is None else _pickled_once(task.feed, feeds),
+            }
+            run = self._configured(job, stage, name, task.keys[stage.index], is_done=pair in chosen.cached)
+            futures[pair] = self._runner.submit(run, parameters)
+            labels.append((stage.index, name, task.split.name))
+        receipts = self._collect([*futures.values()], labels, notify)
+        return {**chosen.unsubmitted, **dict(zip(futures, receipts, strict=True))}
 
     def _configured(self, job: Job, stage: Stage, name: str, key: str, *, is_done: bool) -> Any:
         retries = job.pipeline.retries
@@ -220,15 +215,9 @@ class PrefectEngine:
             if state.is_final() and not _is_known_to_have_ended(task_run_id):
                 record_task_run(task_run_id, name, state)
 
-    def merge(self, job: Job, partials: Sequence[bytes]) -> Merged:
-        """Merge on a worker."""
-        merged = self._one(job, merge_task, "merge", {"partials": cloudpickle.dumps(list(partials))})
-        assert isinstance(merged, Merged)
-        return merged
-
-    def commit(self, job: Job, entries: Sequence[Commit], plan: Plan) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
         """Publish from a worker."""
-        self._one(job, commit_task, "commit", {"entries": cloudpickle.dumps((list(entries), plan.by_name))})
+        self._one(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
 
     def _one(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

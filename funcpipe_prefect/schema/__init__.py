@@ -7,7 +7,7 @@ are recognised by their methods, so that pydantic itself is not imported here.
 
 from __future__ import annotations
 
-from funcpipe_prefect.schema.canonical import canonical_encoder
+from funcpipe_prefect.schema.canonical import KeyCodec, canonical_encoder, key_codec
 from funcpipe_prefect.schema.codecs import JsonCodec, StoreCodec, json_codec, store_codec
 from funcpipe_prefect.schema.types import (
     Approximate,
@@ -22,6 +22,7 @@ from funcpipe_prefect.schema.values import coerce, difference, encode_foreign, f
 __all__ = [
     "Approximate",
     "JsonCodec",
+    "KeyCodec",
     "StoreCodec",
     "canonical_encoder",
     "coerce",
@@ -32,6 +33,7 @@ __all__ = [
     "is_model",
     "is_named_tuple",
     "json_codec",
+    "key_codec",
     "store_codec",
     "type_name",
     "types_within",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from funcpipe_prefect.schema.types import Approximate, field_names, hints_of, is_model, is_set, types_within
 from funcpipe_prefect.schema.values import Walk, decode_foreign, difference, encode_foreign
 
-__all__ = ["canonical_encoder"]
+__all__ = ["KeyCodec", "canonical_encoder", "key_codec"]
 
 
 _WIDE, _PAIRS = 1, 2  # MessagePack extension codes
@@ -57,6 +57,40 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
     if strip is not None:
         return exact_fields
     return plain if as_floats is None else lambda record: as_floats(record)[1]
+
+
+class KeyCodec(NamedTuple):
+    """How the keys of one type are compared between processes: by their bytes."""
+
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+    def check(self, key: Any, data: bytes) -> None:
+        """Make sure that a key comes back from its bytes.
+
+        Raises:
+            TypeError: It would come back as something else, such as an undeclared tuple as a list.
+        """
+        try:
+            back = self.decode(data)
+            is_same = _is_of_one_type(key, back) and self.encode(back) == data
+        except Exception as error:
+            raise TypeError(f"the key {key!r} does not fit its declared type: {error}") from error
+        if not is_same:
+            raise TypeError(
+                f"the key {key!r} would come back as {back!r}: annotate what the key function returns"
+            )
+
+
+def _is_of_one_type(key: Any, back: Any) -> bool:
+    is_number = isinstance(key, int) and isinstance(back, float)
+    return type(key) is type(back) or (is_number and not isinstance(key, bool))
+
+
+@functools.cache
+def key_codec(tp: Any = Any) -> KeyCodec:
+    """Make the codec of keys: equal keys have equal bytes, in any process."""
+    return KeyCodec(canonical_encoder(tp), msgspec.msgpack.Decoder(tp, dec_hook=decode_foreign).decode)
 
 
 def _canonical_walk(encode: Callable[[Any], bytes]) -> Walk:

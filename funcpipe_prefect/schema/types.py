@@ -67,6 +67,10 @@ def fields_of(tp: Any) -> Mapping[str, Any]:
     Raises:
         TypeError: The type has no named fields.
     """
+    origin, args = get_origin(tp), get_args(tp)
+    if isinstance(origin, type) and dataclasses.is_dataclass(origin):
+        bound = dict(zip(getattr(origin, "__parameters__", ()), args, strict=False))
+        return {name: bound.get(hint, hint) for name, hint in fields_of(origin).items()}
     if tp is Any or not (is_model(tp) or dataclasses.is_dataclass(tp) or hasattr(tp, "__annotations__")):
         raise TypeError(f"{type_name(tp)} has no named fields")
     hints = get_type_hints(tp, include_extras=True)

@@ -83,11 +83,11 @@ class DeadLetters:
 
     def commit(self, entries: Sequence[Commit]) -> None:
         """Publish the dead letters that the entries name; leave an absent folder absent if none."""
-        letters = [
-            Commit(entry.split, f"{entry.key}-{index}", part, "")
-            for entry in entries
-            for index, part in enumerate(entry.dead_letters)
-            if part.file
-        ]
+        found: dict[str, Commit] = {}
+        for entry in entries:
+            for index, part in enumerate(entry.dead_letters):
+                if part.file:  # of what several ends depend on, each of their entries tells
+                    found.setdefault(part.file, Commit(entry.split, f"{entry.key}-{index}", part, ""))
+        letters = list(found.values())
         if letters or self.directory.manifest().parts:
             self.directory.commit(letters)

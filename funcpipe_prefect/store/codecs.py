@@ -3,6 +3,7 @@
     msgpack  zstd over length-prefixed MessagePack
     arrow    an Arrow IPC stream of record batches, compressed with zstd: a column for each field
     pickle   zstd over length-prefixed pickles; only for those who ask for it by name
+    value    as msgpack where nothing is lost by it, else as pickle: a Combine's answer
 
 A record is compared with what would be read back where it is written. `arrow` keeps a record
 that does not fit its columns as MessagePack in a column of its own, so both refuse the same
@@ -25,6 +26,7 @@ import pyarrow as pa
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.schema import difference, from_mapping, is_model, store_codec
+from funcpipe_prefect.store.exchange import decode_value, encode_value
 
 __all__ = ["PartitionCodec", "columns_of", "partition_codec"]
 
@@ -61,6 +63,8 @@ def partition_codec(name: CodecName, record_type: Any) -> PartitionCodec:
         return _Columns(record_type)
     if name == "pickle":
         return _Framed(_pickled, pickle.loads)
+    if name == "value":
+        return _Framed(encode_value, decode_value)
     codec = store_codec(record_type)
     return _Framed(codec.encode, codec.decode)
 

@@ -1,11 +1,12 @@
 """Partitions in files named by their stage key, under any fsspec URL.
 
     <root>/partitions/<two digits>/<key>.fpp      records, in the codec that the receipt names
+    <root>/partitions/<two digits>/<key>.fpx      partial answers on their way to where they are merged
     <root>/partitions/<two digits>/<key>.letters  dead letters of the stage, JSON Lines
     <root>/partitions/<two digits>/<key>.json     the receipt; it is written last
     <root>/partitions/<two digits>/<key>.lock     while somebody computes it, with `isolation`
 
-A stage that writes to a sink, merges or counts leaves its receipt alone.
+A stage that writes to a sink or counts leaves its receipt alone.
 
 A file is written under a temporary name and renamed. The receipt holds the checksum and the
 size, and a checksum of itself; without a receipt there is no partition, and a file that does not
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,10 @@ import msgspec
 
 from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import CodecName, Located, Reject
-from funcpipe_prefect.plan import StageReceipt, StoredPartition
+from funcpipe_prefect.plan import Segment, StageReceipt, StoredPartition
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.store.codecs import partition_codec
+from funcpipe_prefect.store.exchange import ExchangeWriter, read_segments
 from funcpipe_prefect.store.locks import PartitionLock
 
 __all__ = ["PartitionStore", "RenamedFile", "sealed", "unsealed"]
@@ -90,6 +92,8 @@ class PartitionStore:
                 return f"{path} is not what was written" if fs.exists(path) else ""
             if receipt.entry.key != key:
                 return f"{path} is the receipt of another partition"
+            if receipt.exchange is not None:
+                return self._damage_of_exchange(key, receipt.exchange)
             return "" if receipt.stored is None else self._damage_of_files(key, receipt, receipt.stored)
         except OSError as error:
             return f"{path} cannot be checked: {error}"
@@ -109,6 +113,14 @@ class PartitionStore:
             if part.file and self._checksum(path) != (part.sha256, part.size):
                 return f"{path} is not what was written"
         return ""
+
+    def _damage_of_exchange(self, key: str, segments: Sequence[Segment]) -> str:
+        fs, _ = self._place
+        path = self._path(key, "fpx")
+        if not fs.exists(path):
+            return f"{path} is missing"
+        expected, size = sum(segment.size for segment in segments), fs.size(path)
+        return "" if size == expected else f"{path} has {size} bytes, not the {expected} that were written"
 
     def lock(self, key: str) -> PartitionLock:
         """The lock of a partition; only where `can_lock` says so of the store's URL."""
@@ -149,6 +161,36 @@ class PartitionStore:
             # Of the own file, before another writer of this key can put its own in the place.
             sha256, size = self._checksum(file.temporary)
         return StoredPartition(key, count, size, sha256, codec)
+
+    @contextmanager
+    def exchange(self, key: str, slots: int, slot_of: Callable[[bytes], int]) -> Iterator[ExchangeWriter]:
+        """Write an exchange file; it is there when the block ends without error.
+
+        Args:
+            key: The stage key.
+            slots: How many slots it has.
+            slot_of: Gives the slot of a key.
+
+        Raises:
+            SinkError: FP408, the file cannot be written.
+        """
+        with self._temporary(key, "fpx") as file:
+            writer = ExchangeWriter(file.raw, slots, slot_of)
+            yield writer
+            writer.flush()
+
+    def exchanged(self, key: str, segments: Iterable[Segment]) -> Iterator[list[list[Any]]]:
+        """Read segments of an exchange file, each as its columns.
+
+        Raises:
+            CorruptPartition: FP407, the file is missing or not what was written.
+        """
+        path = self._path(key, "fpx")
+        try:
+            with self._place[0].open(path, "rb") as file:
+                yield from read_segments(file, path, segments)
+        except FileNotFoundError as error:
+            raise CorruptPartition(f"{path} is missing") from error
 
     def sweep(self, token: str, keys: Iterable[str]) -> None:
         """Remove the temporary files under these keys of a run whose processes have ended."""

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 PUBLIC = [
     "Approximate", "BackendError", "ContractError", "Err", "ErrorInfo", "ErrorRateExceeded", "FPResult",
-    "FuncPipeError", "Monoid", "Ok", "Pipeline", "PipelineError", "Problem", "RecordError", "Registry", "Result",
-    "RunReport", "SinkError", "SourceError", "Split", "TransientError", "__version__", "load_pipeline", "run_local",
+    "FuncPipeError", "KeyValue", "Monoid", "Ok", "Pipeline", "PipelineError", "Problem", "RecordError", "Registry", "Result",
+    "RunReport", "SinkError", "SourceError", "Split", "TransientError", "WindowedValue", "__version__", "load_pipeline", "run_local",
     "run_pipeline", "to_ptransform",
 ]  # fmt: skip
 

@@ -34,14 +34,13 @@ from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.beam.splits import RunStage
 from funcpipe_prefect.backends.beam.transform import to_ptransform
 from funcpipe_prefect.backends.local import LocalEngine, run_local
-from funcpipe_prefect.backends.protocol import Engine, execute
+from funcpipe_prefect.backends.protocol import Engine, Receipts, execute
 from funcpipe_prefect.backends.work import Job, run_stage
 from funcpipe_prefect.errors import BackendError
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import BeamSettings, Combine, Resources, Undecodable
-from funcpipe_prefect.kernel import SOURCE
+from funcpipe_prefect.ir import SOURCE, BeamSettings, Combine, Resources, Sink, Undecodable
 from funcpipe_prefect.monoid import digest_of, digest_text
-from funcpipe_prefect.plan import Plan, StageReceipt
+from funcpipe_prefect.plan import Lane, Plan, StageReceipt
 from funcpipe_prefect.schema import canonical_encoder
 from funcpipe_prefect.store import Handover
 from tests.conftest import BEAM_MODES, ROOT, beam_overrides
@@ -61,13 +60,20 @@ OPERATORS: Mapping[str, Sequence[tuple[str, str, str, tuple[str, ...]]]] = {
         ("FlatMap", "split", "Token", ("refuse", "stumble")),
         ("FlatMap", "copies", "Item", ("stumble",)),
         ("BatchMap", "grade", "Item", ("refuse", "stumble")),
+        ("Filter", "keep", "Item", ("refuse", "stumble")),
+        ("Distinct", "item_key", "Item", ("refuse", "stumble")),
     ],
     "Token": [
         ("Map", "label", "Token", ("refuse", "stumble", "huge")),
         ("FlatMap", "letters", "Token", ("refuse",)),
         ("BatchMap", "score", "Token", ("stumble",)),
         ("Map", "restore", "Item", ("stumble",)),
+        ("Distinct", "", "Token", ()),
+        ("CombineByKey", "token_key", "Pair", ("refuse", "stumble")),
+        ("CombineByKey", "token_time", "Timed", ()),
     ],
+    "Pair": [("Map", "counted", "Item", ("refuse",))],
+    "Timed": [("Map", "timed", "Item", ())],
 }
 LIFTS = {"sum": "number", "counter": "counts", "mean": "mean", "top_k": "top"}
 WORDS = ["alpha", "Grüße", "世界", "e\u0301", "\u2028", "x" * 30, '"', "\\", "<b>", "0", "🦜", "word"]
@@ -143,8 +149,13 @@ def generated(seed: int) -> Case:
 def _chain(chance: random.Random, length: int, *, fails: bool) -> tuple[list[dict[str, Any]], list[str]]:
     operators: list[dict[str, Any]] = []
     types = ["Item"]
-    for number in range(length):
-        kind, function, out_type, troubles = chance.choice(OPERATORS[types[-1]])
+    for number in range(length + 1):
+        if number == length and types[-1] not in ("Pair", "Timed"):
+            break
+        choice = [
+            one for one in OPERATORS[types[-1]] if not fails or one[0] not in ("Distinct", "CombineByKey")
+        ]
+        kind, function, out_type, troubles = chance.choice(choice)
         if types[-1] == "Token" and out_type == "Item" and chance.random() < 0.5:
             kind, function, out_type, troubles = OPERATORS["Token"][0]
         params = {name: chance.randint(2, 9) for name in troubles if chance.random() < 0.5}
@@ -155,15 +166,34 @@ def _chain(chance: random.Random, length: int, *, fails: bool) -> tuple[list[dic
         else:
             policy = chance.choice(["drop", "collect"])
         operator: dict[str, Any] = {
-            "type": kind, "name": f"{function}{number}", "func": function, "error_policy": policy, "params": params,
+            "type": kind, "name": f"{function or 'same'}{number}", "func": function, "error_policy": policy, "params": params,
         }  # fmt: skip
         if kind == "BatchMap":
             operator["max_batch_size"] = chance.choice([1, 2, chance.randint(3, 50), 50])
+        if kind in ("Distinct", "CombineByKey"):
+            _group(chance, operator)
         operators.append(operator)
         types.append(out_type)
     if fails:
         _make_fail(operators, chance.randrange(min(2, length)))
     return operators, types
+
+
+def _group(chance: random.Random, operator: dict[str, Any]) -> None:
+    """Make a keyed operator of what a record operator would be."""
+    function, params = operator.pop("func"), operator.pop("params")
+    if chance.random() < 0.5:
+        operator["partitions"] = chance.randint(1, 7)
+    if operator["type"] == "Distinct":
+        if function:
+            operator |= {"key": function, "params": params}
+        return
+    operator |= {"key": "token_key", "key_params": params, "lift": "token_number", "monoid": "sum"}
+    if function == "token_time":
+        size = chance.choice([10, 45.5, 100])
+        operator["window"] = {"time": function, "size": size}
+        if chance.random() < 0.5:
+            operator["window"]["period"] = chance.choice([size / 2, 2 * size])
 
 
 def _make_fail(operators: Sequence[dict[str, Any]], index: int) -> None:
@@ -419,20 +449,29 @@ class _BeamEngine(LocalEngine):
         found = re.search(r"FP401 (\w+)(\.store)?: ", error)
         self._failing = found[1] if found else ""
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
-        receipts: Mapping[int, StageReceipt] = {}
-        for stage in plan.stages:
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
+        receipts: Receipts = {}
+        for index in lane.stages:
+            stage = job.stages[index]
             work = [
-                SplitWork(split, plan.splits[split], plan.keys[split], receipts.get(split))
-                for split in plan.pending
+                SplitWork(
+                    number,
+                    task.split,
+                    task.keys,
+                    receipts.get((stage.upstream or 0, number)) if stage.upstream is not None else None,
+                    task.feed,
+                )
+                for number, task in enumerate(lane.tasks)
+                if (index, number) in plan.needed
             ]
-            is_failing = self._failing in {operator.name for operator in stage.operators}
-            receipts = self._rounds.ask(_Request(job, stage.index, work, is_failing))
-            for receipt in receipts.values():
-                notify(stage.index, receipt)
-        return [receipts[split] for split in plan.pending]
+            is_failing = self._failing in {operator.name for operator in stage.nodes}
+            found = self._rounds.ask(_Request(job, index, work, is_failing)) if work else {}
+            for number, receipt in found.items():
+                receipts[index, number] = receipt
+                notify(index, receipt)
+        return receipts
 
 
 def options_of(mode: str, request: pytest.FixtureRequest) -> list[str]:
@@ -474,23 +513,24 @@ class _DaskEngine(LocalEngine):
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def run_stages(
-        self, job: Job, plan: Plan, notify: Callable[[int, StageReceipt], None]
-    ) -> Sequence[StageReceipt]:
-        futures: list[tuple[int, Any]] = []
-        for split in plan.pending:
-            upstream = None
-            for stage in plan.stages:
-                upstream = self._client.submit(
-                    run_stage, job, stage.index, plan.splits[split], plan.keys[split], upstream, pure=False
-                )
-                futures.append((stage.index, upstream))
-        for _, future in futures:
+    def run_lane(
+        self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
+    ) -> Receipts:
+        futures: dict[tuple[int, int], Any] = {}
+        for number, task in enumerate(lane.tasks):
+            for index in lane.stages:
+                if (index, number) in plan.needed:
+                    upstream = job.stages[index].upstream
+                    before = None if upstream is None else futures[upstream, number]
+                    futures[index, number] = self._client.submit(
+                        run_stage, job, index, task.split, task.keys, before, task.feed, pure=False
+                    )
+        for future in futures.values():
             future.exception()  # waits: nothing goes on when the first failure is raised
-        receipts = [(index, future.result()) for index, future in futures]
-        for index, receipt in receipts:
+        receipts = {place: future.result() for place, future in futures.items()}
+        for (index, _), receipt in receipts.items():
             notify(index, receipt)
-        return [receipt for index, receipt in receipts if index == len(plan.stages) - 1]
+        return receipts
 
 
 @pytest.mark.prefect
@@ -545,7 +585,7 @@ def test_a_pipeline_gives_as_a_ptransform_what_it_gives_without(reference: Refer
 
 def _has_a_counterpart(case: Case, outcome: Outcome) -> bool:
     """Choose a third, since Beam takes its time to build them; a transform knows no store and no sink that refuses."""
-    if case.seed % 3 or outcome.error:
+    if case.seed % 3 or outcome.error or any(one["type"] == "Distinct" for one in case.spec["operators"]):
         return False
     places = {"write", *(f"{one['name']}.store" for one in case.spec["operators"])}
     return not any(one.errors + one.dropped for one in outcome.report["operators"] if one.name in places)
@@ -564,14 +604,16 @@ def _applied(pipeline: beam.Pipeline, case: Case, root: Path) -> tuple[Path, Pat
     results, letters = folder / "results", folder / "dead_letters"
     results.touch()
     letters.touch()
-    terminal, last = compiled.terminal, compiled.record_operators[-1]
+    last = compiled.operators[-1]
     outputs = (
         pipeline
         | f"{case.name} records"
         >> beam.Create(records, reshuffle=False).with_output_types(compiled.record_type)
         | to_ptransform(compiled)
     )
-    record_type = Any if isinstance(terminal, Combine) else last.out_type
+    record_type = (
+        Any if isinstance(last, Combine) else last.in_type if isinstance(last, Sink) else last.out_type
+    )
     _ = outputs.results | f"{case.name} results" >> beam.ParDo(_Noted(results, record_type))
     _ = outputs.dead_letters | f"{case.name} letters" >> beam.ParDo(_Noted(letters, is_letter=True))
     return results, letters
@@ -583,8 +625,9 @@ def test_the_generated_pipelines_leave_out_no_operator_policy_end_or_failure(ref
         for case in reference.cases
     ]
     met = {(one["type"], one["error_policy"]) for chain in chains for one in chain}
-    assert met == set(itertools.product(("Map", "FlatMap", "BatchMap"), ("drop", "collect", "fail_fast")))
-    assert {len(chain) for chain in chains} == {1, 2, 3, 4}
+    kinds = ("Map", "FlatMap", "BatchMap", "Filter", "Distinct", "CombineByKey")
+    assert met == set(itertools.product(kinds, ("drop", "collect", "fail_fast")))
+    assert {len(chain) for chain in chains} == {1, 2, 3, 4, 5}
     assert {len(case.spec["materialization_points"]) for case in reference.cases} == {0, 1, 2}
     ends = [case.spec["operators"][-1] for case in reference.cases]
     assert {one.get("monoid") for one in ends} == {None, *LIFTS}
@@ -597,7 +640,7 @@ def test_the_generated_pipelines_leave_out_no_operator_policy_end_or_failure(ref
         for counts in report["operators"]
         if counts.dropped + counts.errors
     }
-    names = {name for operators in OPERATORS.values() for _, name, _, _ in operators}
+    names = {name for operators in OPERATORS.values() for _, name, _, troubles in operators if troubles}
     assert troubled >= names | {SOURCE, "write", "total"}
     assert any(name.endswith(".store") for name in troubled), troubled
     failed = {seed: one for seed, one in enumerate(reference.outcomes) if "FP401" in one.error}

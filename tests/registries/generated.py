@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from funcpipe_prefect import Err, Ok, Registry, Result
+from funcpipe_prefect import Err, KeyValue, Ok, Registry, Result, WindowedValue
 
 registry = Registry()
 
@@ -114,6 +114,42 @@ def score(batch: list[Token], *, stumble: int = 0) -> list[Token]:
 def restore(token: Token, *, stumble: int = 0) -> Item:
     _stumble(token, stumble)
     return Item(token.id, token.word, token.value / 7, [])
+
+
+@registry.func
+def keep(item: Item, *, refuse: int = 0, stumble: int = 0) -> Result[bool, str]:
+    """Two of three go on."""
+    _stumble(item, stumble)
+    return Err(f"refused {item.id}") if _hits(item, refuse) else Ok(item.id % 3 > 0)
+
+
+@registry.func
+def item_key(item: Item, *, refuse: int = 0, stumble: int = 0) -> Result[tuple[str, int], str]:
+    """Many have one key."""
+    _stumble(item, stumble)
+    return Err(f"refused {item.id}") if _hits(item, refuse) else Ok((item.text[:1], item.id % 4))
+
+
+@registry.func
+def token_key(token: Token, *, refuse: int = 0, stumble: int = 0) -> Result[str, str]:
+    _stumble(token, stumble)
+    return Err(f"refused {token.id}") if _hits(token, refuse) else Ok(token.word)
+
+
+@registry.func
+def token_time(token: Token) -> float:
+    return token.id * 7.5 - 100
+
+
+@registry.func
+def counted(pair: KeyValue[str, int], *, refuse: int = 0) -> Result[Item, str]:
+    item = Item(pair.value, pair.key, pair.value / 3, [pair.key])
+    return Err(f"refused {item.id}") if _hits(item, refuse) else Ok(item)
+
+
+@registry.func
+def timed(one: WindowedValue[str, int]) -> Item:
+    return Item(one.value, one.key, one.start.timestamp(), [one.end.isoformat()])
 
 
 @registry.lift

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TypeVar, get_origin
 
-import cloudpickle
 import msgspec
 from apache_beam import coders
 from apache_beam.typehints import typehints
@@ -14,6 +13,7 @@ from typing_extensions import is_typeddict
 
 from funcpipe_prefect.schema import is_model, is_named_tuple, store_codec, type_name, types_within
 from funcpipe_prefect.schema.values import Walk
+from funcpipe_prefect.store import decode_value, encode_value
 
 __all__ = ["RecordCoder", "Records", "ValueCoder", "Values", "record_hint"]
 
@@ -133,14 +133,11 @@ class ValueCoder(coders.Coder):
 
     def encode(self, value: Any) -> bytes:
         """Encode one value behind a byte that tells how."""
-        try:
-            return b"\0" + store_codec().encode(value)
-        except Exception:
-            return b"\1" + bytes(cloudpickle.dumps(value))
+        return encode_value(value)
 
     def decode(self, encoded: bytes) -> Any:
         """Decode one value."""
-        return cloudpickle.loads(encoded[1:]) if encoded[0] else store_codec().decode(encoded[1:])
+        return decode_value(encoded)
 
     def to_type_hint(self) -> Any:
         """Give the type hint by which Beam's registry finds this coder."""

@@ -123,7 +123,7 @@ def _forget_what_is_gone(job: Job, index: int, work: Sequence[SplitWork], handov
     if leaves_receipt(stage):
         for number in handover.done():
             keys = next((one.keys for one in work if one.number == number), None)
-            if keys is None or finished(replace(job, refresh_from=None), stage, keys[index]) is None:
+            if keys is None or finished(replace(job, refreshed=frozenset()), stage, keys[index]) is None:
                 handover.forget(number)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from funcpipe_prefect.ir import Split
-from funcpipe_prefect.plan import StageReceipt
+from funcpipe_prefect.plan import Feed, StageReceipt
 
 __all__ = ["Request", "SplitWork"]
 
@@ -21,12 +21,14 @@ class SplitWork:
         split: The split.
         keys: Its stage keys.
         upstream: What the stage before returned.
+        feed: Where its records come from, if not from the source.
     """
 
     number: int
     split: Split
     keys: tuple[str, ...]
     upstream: StageReceipt | None = None
+    feed: Feed | None = None
 
 
 @dataclass(frozen=True)

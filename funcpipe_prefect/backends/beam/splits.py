@@ -16,8 +16,7 @@ from funcpipe_prefect.backends.beam.counters import count
 from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.work import loaded, run_stage
 from funcpipe_prefect.errors import RunCancelled
-from funcpipe_prefect.ir import OperatorCounts
-from funcpipe_prefect.kernel import SOURCE
+from funcpipe_prefect.ir import SOURCE, OperatorCounts
 from funcpipe_prefect.plan import Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 from funcpipe_prefect.store import Handover
@@ -66,7 +65,7 @@ class _RunSplit(beam.DoFn):
         handover = Handover(self._handover.url, self._handover.key)
         try:
             with run_by("", _unless_superseded(handover, self._attempt)):
-                receipt = run_stage(job, self._index, work.split, work.keys, work.upstream)
+                receipt = run_stage(job, self._index, work.split, work.keys, work.upstream, work.feed)
         except RunCancelled:
             raise
         except Exception as error:
@@ -94,8 +93,10 @@ def _unless_superseded(handover: Handover, attempt: str) -> Callable[[], None]:
 
 def own_counts(stage: Stage, receipt: StageReceipt) -> tuple[OperatorCounts, ...]:
     """Take from a receipt the counts of this stage's operators alone: it has those of the stages before, too."""
-    names = {operator.name for operator in (*stage.operators, *([stage.terminal] if stage.terminal else []))}
-    names |= {f"{name}.store" for name in names} | ({SOURCE} if stage.index == 0 else set())
+    names = {operator.name for operator in stage.nodes}
+    names |= {f"{name}.store" for name in names}
+    if stage.upstream is None and stage.feeder is None:
+        names |= {SOURCE, f"{SOURCE}.store"}
     if stage.kind == "count":
         names.add("count")
     return tuple(counts for counts in receipt.entry.counts if counts.name in names)

@@ -220,13 +220,13 @@ def test_beyond_the_budget_cached_stage_runs_are_not_submitted(
 ) -> None:
     pipeline = build()
     at(pipeline, 0.0)
-    for path in (tmp := Path(pipeline.terminal.target.location)).iterdir():
+    for path in (tmp := Path(pipeline.sinks[0].target.location)).iterdir():
         path.unlink()
     tmp.rmdir()
     pipeline = replace(pipeline, resources=Resources(task_budget=budget))
     plan = plan_run(pipeline, pipeline.source.list_splits())
     job = Job(pipeline, plan.stages, now=0.0)
-    chosen = schedule(job, plan)
+    chosen = schedule(job, plan, plan.lanes[0])
     assert len(chosen.cached) == 6
     assert len(chosen.unsubmitted) == expected
     assert all(receipt.cached for receipt in chosen.unsubmitted.values())

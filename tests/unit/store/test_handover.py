@@ -11,7 +11,7 @@ import pytest
 
 from funcpipe_prefect.errors import BackendError, RecordError, TransientError, is_retryable
 from funcpipe_prefect.ir import Commit, OperatorCounts, Part
-from funcpipe_prefect.plan import StageReceipt
+from funcpipe_prefect.plan import Segment, StageReceipt
 from funcpipe_prefect.store import Handover, JobRecord
 from funcpipe_prefect.store.inventory import Inventory
 
@@ -25,7 +25,10 @@ def handover(request: pytest.FixtureRequest, tmp_path: Path) -> Handover:
 
 def receipt(split: str) -> StageReceipt:
     counts = (OperatorCounts("tidy", 3, 3, 1, 1),)
-    return StageReceipt(Commit(split, KEY, Part("part-1", 3, 40, "ff"), "3-0", counts), partial=b"\x00\xff")
+    return StageReceipt(
+        Commit(split, KEY, Part("part-1", 3, 40, "ff"), "3-0", counts),
+        exchange=(Segment(3, 0, 40, 90, 5, "aa"),),
+    )
 
 
 def test_receipts_come_back_as_they_were(handover: Handover) -> None:
