@@ -47,10 +47,12 @@ K = TypeVar("K", bound=Hashable)
 class Monoid(Protocol[A]):
     """An identity, an associative operation, and the declaration that order does not matter.
 
-    Optional members: `associative` (taken as True when absent), `fold(values)` to merge many
-    values at once in place of repeated `combine`, `finish(total)` for an answer that is derived
-    from the total, such as a mean, and `tolerance`, the relative difference that rounding may make
-    between two ways of merging (0 when absent).
+    Optional members: `associative` (taken as True when absent), `unit(value)`, which makes a total of
+    what the lift gives for one record, or `unit_at(value, place)` where the total depends on the
+    record's place in the input; `fold(values)` to merge many values at once in place of repeated
+    `combine`, `finish(total)` for an answer that is derived from the total, such as a mean, and
+    `tolerance`, the relative difference that rounding may make between two ways of merging (0 when
+    absent).
     """
 
     commutative: bool
@@ -260,6 +262,21 @@ class Product:
     def associative(self) -> bool:
         return all(getattr(part, "associative", True) is True for part in self.parts)
 
+    @property
+    def unit(self) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+        if not any(hasattr(part, "unit") for part in self.parts):
+            raise AttributeError("no part makes totals of single values")
+        return lambda value: self.unit_of(value, "")
+
+    @property
+    def unit_at(self) -> Callable[[tuple[Any, ...], str], tuple[Any, ...]]:
+        if not any(hasattr(part, "unit_at") for part in self.parts):
+            raise AttributeError("no part depends on the places of records")
+        return self.unit_of
+
+    def unit_of(self, value: tuple[Any, ...], place: str) -> tuple[Any, ...]:
+        return tuple(_unit(part, x, place) for part, x in zip(self.parts, value, strict=True))
+
     def empty(self) -> tuple[Any, ...]:
         return tuple(part.empty() for part in self.parts)
 
@@ -268,6 +285,12 @@ class Product:
 
     def finish(self, total: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(finish(part, x) for part, x in zip(self.parts, total, strict=True))
+
+
+def _unit(monoid: Any, value: Any, place: str) -> Any:
+    if hasattr(monoid, "unit_at"):
+        return monoid.unit_at(value, place)
+    return monoid.unit(value) if hasattr(monoid, "unit") else value
 
 
 _MODULUS = 1 << 256

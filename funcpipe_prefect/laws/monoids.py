@@ -18,7 +18,7 @@ from funcpipe_prefect.laws.paste import paste, pasted_test
 from funcpipe_prefect.laws.same import alike
 from funcpipe_prefect.laws.search import Effort, Values, copied, search, settled, telling
 from funcpipe_prefect.laws.verdicts import Law, Verdict
-from funcpipe_prefect.monoid import Monoid, fold
+from funcpipe_prefect.monoid import Monoid, finish, fold
 
 __all__ = ["MonoidSubject", "monoid_laws"]
 
@@ -54,8 +54,11 @@ class MonoidSubject:
     effort: Effort = Effort()
 
     def same(self, one: Any, other: Any) -> bool:
-        """Tell whether two answers are the same, within the tolerance."""
-        return alike(one, other, rel=self.tolerance, abs_=self.tolerance)
+        """Tell whether two totals are the same, or, where there is a tolerance, their answers."""
+        within = functools.partial(alike, rel=self.tolerance, abs_=self.tolerance)
+        if within(one, other) or not self.tolerance:
+            return within(one, other)
+        return within(finish(self.monoid, one), finish(self.monoid, other))
 
 
 _SAMPLES = 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 
 import fsspec
 from prefect import Flow
+from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -35,6 +38,8 @@ from funcpipe_prefect.running import run_by
 from funcpipe_prefect.sources import IterableSource
 
 __all__ = ["LISTENER", "check_backend", "run_pipeline"]
+
+_LARGEST_ARTIFACT = 10_000
 
 LISTENER: ContextVar[Progress | None] = ContextVar("funcpipe_progress", default=None)
 """Receives the progress of a flow that runs in this process, for the command line."""
@@ -149,12 +154,26 @@ def run_pipeline(
         return cast(RunReport, Cancelled(message=str(error)))
     for warning in report.warnings:
         logger.warning(warning)
+    if report.result is not None:
+        _show_answer(built.name, report.result)
     logger.info(
         "%s: %d records in, %d out, %d dropped, %d dead letters; %d tasks run, %d cached; digest %s",
         built.name, report.records_in, report.records_out, report.dropped, report.errors,
         report.tasks_run, report.tasks_cached, report.digest,
     )  # fmt: skip
     return report
+
+
+def _show_answer(name: str, result: Any) -> None:
+    """Keep what the Combines answered as an artifact of the flow run, as far as it is small."""
+    try:
+        text = json.dumps(result, default=repr, indent=1, ensure_ascii=False)
+    except (TypeError, ValueError):  # keys that JSON does not know
+        text = repr(result)
+    if len(text) > _LARGEST_ARTIFACT:
+        text = f"{text[:_LARGEST_ARTIFACT]}\n… {len(text) - _LARGEST_ARTIFACT} more characters"
+    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"
+    create_markdown_artifact(f"```json\n{text}\n```", key=f"funcpipe-{key}-result", description=f"What {name} answered")  # fmt: skip
 
 
 def _executed(

@@ -14,7 +14,8 @@ import pytest
 
 from funcpipe_prefect import RunReport, load_pipeline, run_local
 from funcpipe_prefect.errors import RecordError
-from tests.contract.test_backends import Run, content, run  # noqa: F401
+from tests.contract.test_backends import Run, content, engine, run  # noqa: F401
+from tests.registries.shapes import Paper, chunks_of, first_word, nearly
 
 SINK = {"type": "Sink", "func": "jsonl", "contract": {"idempotent": True}}
 
@@ -344,3 +345,46 @@ def test_a_sample_does_not_depend_on_partitions(
     assert len(samples[0]) == 7
     other = run(spec(tmp_path, operators), **{"operators.sample.monoid_params.seed": 1}).result
     assert other != samples[0]
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("backend", ["local", "dask", "beam"])
+def test_real_abstracts_are_counted_sorted_out_and_measured(
+    arxiv: Path, tmp_path: Path, backend: str, request: pytest.FixtureRequest
+) -> None:
+    """Documents per category, distinct first words, near-duplicates, quantiles of chunks: in one pipeline."""
+    papers = [json.loads(line) for line in arxiv.open()]
+    operators = [
+        {"type": "FlatMap", "name": "categories", "func": "categories_of"},
+        {"type": "CombineByKey", "name": "count", "key": "itself", "lift": "once", "monoid": "count"},
+        sink(tmp_path, "by_category"),
+        {"type": "Distinct", "name": "unique", "key": "nearly", "input": "source"},
+        sink(tmp_path, "documents"),
+        {"type": "FlatMap", "name": "chunk", "func": "chunks_of", "input": "unique"},
+        {"type": "Combine", "name": "lengths", "lift": "length_of", "monoid": "quantiles"},
+        {"type": "Combine", "name": "words", "lift": "first_word", "monoid": "distinct_count", "input": "unique"},
+    ]  # fmt: skip
+    mapping = spec(tmp_path, operators)
+    mapping["source"] |= {"path": str(arxiv), "record": "Paper", "splits": 8}
+    if backend == "local":
+        report = run_local(load_pipeline(mapping))
+    else:
+        from funcpipe_prefect import run_pipeline
+
+        request.getfixturevalue("prefect_api")
+        name, given = engine(backend, request)
+        report = run_pipeline(mapping, backend=name, overrides=given)
+    counted = Counter(category for paper in papers for category in paper["categories"].split())
+    assert {row["key"]: row["value"] for row in read(tmp_path / "by_category")} == counted
+    first: dict[str, str] = {}
+    for paper in papers:
+        first.setdefault(nearly(Paper(**paper)), paper["doc_id"])
+    assert {row["doc_id"] for row in read(tmp_path / "documents")} == set(first.values())
+    assert len(first) < len(papers)
+    kept = [Paper(**paper) for paper in papers if paper["doc_id"] in set(first.values())]
+    sizes = sorted(len(chunk.text) for paper in kept for chunk in chunks_of(paper))
+    lengths = report.result["lengths"]
+    assert (lengths["count"], lengths["min"], lengths["max"]) == (len(sizes), sizes[0], sizes[-1])
+    assert lengths["quantiles"]["0.5"] == sizes[(len(sizes) - 1) // 2]
+    words = len({first_word(paper) for paper in kept})
+    assert abs(report.result["words"] - words) < 0.04 * words
