@@ -52,12 +52,17 @@ def spec(folder: Path, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(params=["local", pytest.param("dask", marks=pytest.mark.prefect), *BEAM_MODES])
 def run(request: pytest.FixtureRequest) -> Run:
-    if request.param == "local":
+    return run_on(request.param, request)
+
+
+def run_on(name: str, request: pytest.FixtureRequest) -> Run:
+    """Give what runs a pipeline file on a backend."""
+    if name == "local":
         return lambda mapping, refresh_from=None, **overrides: run_local(
             load_pipeline(mapping, overrides=overrides), refresh_from=refresh_from
         )
     request.getfixturevalue("prefect_api")
-    backend, given = engine(request.param, request)
+    backend, given = engine(name, request)
 
     def under_prefect(
         mapping: dict[str, Any], refresh_from: str | None = None, **overrides: Any

@@ -1,4 +1,3 @@
-# ruff: noqa: F811  (the fixture `run` is that of the other suite)
 """Keyed combines, de-duplication, windows, branches: the same on every backend, and what they should be."""
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ import pytest
 
 from funcpipe_prefect import RunReport, load_pipeline, run_local
 from funcpipe_prefect.errors import RecordError
-from tests.contract.test_backends import Run, content, engine, run  # noqa: F401
+from tests.conftest import BEAM_MODES
+from tests.contract.test_backends import Run, content, engine, run_on
 from tests.registries.shapes import Paper, chunks_of, first_word, nearly
 
 SINK = {"type": "Sink", "func": "jsonl", "contract": {"idempotent": True}}
@@ -32,6 +32,16 @@ def events(count: int = 600, seed: int = 3) -> list[dict[str, Any]]:
         }
         for number in range(count)
     ]
+
+
+PREFECT, RUNNERS = pytest.mark.prefect, pytest.mark.runners
+ON_BEAM = [pytest.param(mode.values[0], marks=[PREFECT, RUNNERS]) for mode in BEAM_MODES]
+"""Generated pipelines and the real abstracts run on Beam each time; these with the further runners."""
+
+
+@pytest.fixture(params=["local", pytest.param("dask", marks=PREFECT), *ON_BEAM])
+def run(request: pytest.FixtureRequest) -> Run:
+    return run_on(request.param, request)
 
 
 @pytest.fixture
