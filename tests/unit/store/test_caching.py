@@ -230,7 +230,8 @@ def test_beyond_the_budget_cached_stage_runs_are_not_submitted(
     assert len(chosen.cached) == 6
     assert len(chosen.unsubmitted) == expected
     assert all(receipt.cached for receipt in chosen.unsubmitted.values())
-    assert schedule(replace(job, refresh_from=1), plan).cached == {(0, 0), (0, 1), (0, 2)}
+    again = schedule(replace(job, refreshed=frozenset({1})), plan, plan.lanes[0])
+    assert again.cached == {(0, 0), (0, 1), (0, 2)}
     assert preview(pipeline)["tasks_cached"] == 6
 
 
