@@ -3,7 +3,7 @@
 Each way reads the same files and leaves `part-*.jsonl` of `{"key": ..., "value": <sum>}` in a folder:
 
     by_one_loop          one process, one dictionary; what a machine gives without any framework
-    by_foldby            Dask Bag: a partition a file, `foldby`
+    by_foldby            Dask Bag: a partition a thread, `foldby`
     by_shuffle           `Client.map`: a dictionary a file, cut by a hash of the key, pickled, merged a piece
     by_combine_per_key   Beam: ReadFromText → decode → CombinePerKey(sum) → encode → WriteToText
 """
