@@ -78,8 +78,8 @@ class Ways:
         work = [SplitWork(split, plan.splits[split], plan.keys[split]) for split in plan.pending]
         with beam.Pipeline(options=options(workers)) as launch:
             _ = launch | "stage" >> RunStage(cloudpickle.dumps(job), 0, work, handover, attempt)
-        receipts = [handover.receipt(split) for split in plan.pending]
-        commit_run(job, [receipt.entry for receipt in receipts if receipt], plan.by_name)
+        receipts = {split: handover.receipt(split) for split in plan.pending}
+        commit_run(job, plan, {(0, split): one.entry for split, one in receipts.items() if one})
         handover.clear()
 
     def by_hand(self) -> None:

@@ -174,32 +174,24 @@ class _Table:
         self._monoid = monoid
         self.totals: dict[bytes, Any] = {}
 
-    def adder(self) -> Callable[[bytes, Any], bool]:
-        """Make the function that adds a total to a key's, and tells whether the key is new."""
+    def adder(self) -> Callable[[bytes, Any], None]:
+        """Make the function that adds a total to a key's."""
         totals, combine = self.totals, self._monoid.combine
         if self._folds:
             return self._append
         get = totals.get
 
-        def add(key: bytes, total: Any) -> bool:
+        def add(key: bytes, total: Any) -> None:
             held = get(key, _MISSING)
-            if held is _MISSING:
-                totals[key] = total
-                return True
-            totals[key] = combine(held, total)
-            return False
+            totals[key] = total if held is _MISSING else combine(held, total)
 
         return add
 
-    def _append(self, key: bytes, total: Any) -> bool:
-        held = self.totals.get(key)
-        if held is None:
-            self.totals[key] = [total]
-            return True
+    def _append(self, key: bytes, total: Any) -> None:
+        held = self.totals.setdefault(key, [])
         held.append(total)
         if len(held) >= _UNFOLDED:
             held[:] = [fold(self._monoid, held)]
-        return False
 
     def total(self, key: bytes) -> Any:
         """Give the total of a key."""

@@ -466,18 +466,12 @@ def _function_fingerprint(function: Function) -> str:
     return fp.fingerprint(function.name, code, dict(function.params), artifacts)
 
 
-def plan_run(
-    pipeline: Pipeline,
-    splits: Sequence[Split],
-    *,
-    published: Mapping[str, Commit] | None = None,
-) -> Plan:
+def plan_run(pipeline: Pipeline, splits: Sequence[Split]) -> Plan:
     """Work out stages, lanes and keys; touches no data.
 
     Args:
         pipeline: A checked pipeline.
         splits: The source's splits, in order.
-        published: What the sinks have published, by stage key.
     """
     lowering = _Lowering(pipeline, len(splits))
     lowering.grow(SOURCE, _Point(0))
@@ -497,14 +491,7 @@ def plan_run(
             begun = [*_fed(shape, shape.operator, feeders)]
         tasks = tuple(Task(split, _chain_keys(key, own, len(stages)), feed) for split, feed, key in begun)
         lanes.append(Lane(tuple(stage.index for stage in own), tasks))
-    plan = Plan(pipeline, stages, tuple(lanes))
-    done = {
-        (stage.index, task): published[key]
-        for stage, tasks in plan.ends()
-        for task in tasks
-        if published and (key := plan.task(stage.index, task).keys[stage.index]) in published
-    }
-    return Plan(pipeline, stages, tuple(lanes), done)
+    return Plan(pipeline, stages, tuple(lanes))
 
 
 def _fed(

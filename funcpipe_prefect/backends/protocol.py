@@ -14,6 +14,7 @@ from funcpipe_prefect.backends.work import (
     finished,
     is_published,
     published_entries,
+    summed,
     sweep,
     with_letters,
 )
@@ -264,7 +265,7 @@ def _is_published(plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> bool
 def _report(plan: Plan, entries: Mapping[tuple[int, int], Commit], watch: _Watch, backend: str) -> RunReport:
     pipeline = plan.pipeline
     ends = {stage.index: [entries[stage.index, task] for task in tasks] for stage, tasks in plan.ends()}
-    operators = _in_order(pipeline, [_totals(entry.counts for entry in found) for found in ends.values()])
+    operators = _in_order(pipeline, [summed(*(entry.counts for entry in found)) for found in ends.values()])
     errors = sum(counts.errors for counts in operators)
     warnings = [*cautions(plan.stages), *dict.fromkeys(watch.warnings)]
     counted = next((stage for stage, _ in plan.ends() if stage.kind == "count"), None)
@@ -318,14 +319,6 @@ def _in_order(pipeline: Pipeline, rows: Iterable[tuple[OperatorCounts, ...]]) ->
     return tuple(sorted(found.values(), key=lambda one: places.get(one.name, len(names) * 2)))
 
 
-def _totals(counts: Iterable[tuple[OperatorCounts, ...]]) -> tuple[OperatorCounts, ...]:
-    total: dict[str, OperatorCounts] = {}
-    for row in counts:
-        for one in row:
-            total[one.name] = total[one.name] + one if one.name in total else one
-    return tuple(total.values())
-
-
 def _check_error_rate(pipeline: Pipeline, report: RunReport, receipts: Sequence[StageReceipt]) -> None:
     allowed = pipeline.errors.max_error_rate
     rate = report.errors / report.records_in if report.records_in else 0.0
@@ -339,13 +332,12 @@ def _check_error_rate(pipeline: Pipeline, report: RunReport, receipts: Sequence[
 
 @dataclass
 class _Watch:
-    """Counts what ran and what was cached, and passes it on as progress."""
+    """Counts what ran, and passes it on as progress."""
 
     plan: Plan
     needed: frozenset[tuple[int, int]]
     progress: Progress | None
     ran: int = 0
-    cached: int = 0
     records: int = 0
     errors: int = 0
     done: dict[int, int] = field(default_factory=dict)
@@ -353,7 +345,6 @@ class _Watch:
 
     def notify(self, index: int, receipt: StageReceipt) -> None:
         self.ran += not receipt.cached
-        self.cached += receipt.cached
         self.warnings += receipt.warnings
         self.done[index] = self.done.get(index, 0) + 1
         if index == 0:

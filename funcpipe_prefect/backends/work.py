@@ -53,6 +53,7 @@ __all__ = [
     "loaded",
     "published_entries",
     "run_stage",
+    "summed",
     "sweep",
     "with_letters",
 ]
@@ -237,7 +238,7 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
                 key=key,
                 part=done.part,
                 digest=done.digest,
-                counts=_summed(counts, trace.counts()),
+                counts=summed(counts, trace.counts()),
                 dead_letters=(*parts, part),
             ),
             stored=done.stored,
@@ -271,7 +272,8 @@ def _before(
     return counts, parts, next((one.first_error for one in handed if one.first_error), "")
 
 
-def _summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
+def summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
+    """Add counts up by operator, in the order in which operators are met."""
     total: dict[str, OperatorCounts] = {}
     for row in rows:
         for one in row:
