@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,14 @@ from apache_beam.transforms.window import GlobalWindows
 
 from funcpipe_prefect.backends.beam.coders import ValueCoder, Values, record_hint
 from funcpipe_prefect.backends.beam.counters import count
-from funcpipe_prefect.grouping import Partials, candidates, merge_totals, partials_by_key, record_maker
+from funcpipe_prefect.grouping import (
+    Partials,
+    candidates,
+    lifted,
+    merge_totals,
+    partials_by_key,
+    record_maker,
+)
 from funcpipe_prefect.ir import (
     SOURCE,
     BatchMap,
@@ -36,7 +43,7 @@ from funcpipe_prefect.ir import (
     Sink,
 )
 from funcpipe_prefect.kernel import Trace, bind, run_chain
-from funcpipe_prefect.result import Err, ErrorInfo, unbox
+from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.schema import store_codec
 from funcpipe_prefect.sinks.letters import letter_line
 
@@ -174,19 +181,11 @@ class _Combined(beam.PTransform[beam.PCollection[Any], _Both]):
         """Apply both; only in the global window is there an answer without a record."""
         combine = self._operator
         _check_places(combine)
-        unit = getattr(combine.monoid, "unit", None)
-        lift = Map(
-            combine.name,
-            combine.lift if unit is None else _with_unit(combine.lift, unit),
-            combine.error_policy,
-            combine.in_type,
-            transient=combine.transient,
-        )
-        lifted, dead_letters = _outputs(records, "lift", _Elements(lift), Values())
+        totals, dead_letters = _outputs(records, "lift", _Lifted(combine), Values())
         merge = beam.CombineGlobally(MonoidCombineFn(combine))
-        if lifted.windowing.windowfn != GlobalWindows():
+        if totals.windowing.windowfn != GlobalWindows():
             merge = merge.without_defaults()
-        answer = lifted | "merge" >> merge
+        answer = totals | "merge" >> merge
         answer.element_type = Values()
         return _Both(answer, dead_letters)
 
@@ -196,16 +195,6 @@ def _check_places(operator: Combine | CombineByKey) -> None:
         raise BackendError(
             f"{operator.name!r} depends on the places of records, and an element of a PCollection has none"
         )
-
-
-def _with_unit(lift: Function, unit: Callable[[Any], Any]) -> Function:
-    call = bind(lift)
-
-    def lifted(record: Any) -> Any:
-        value = call(record)
-        return value if value.__class__ is Err else unit(unbox(value))
-
-    return Function(lift.name, lifted)
 
 
 class _CombinedByKey(beam.PTransform[beam.PCollection[Any], _Both]):
@@ -291,6 +280,21 @@ class _Elements(_Chain):
     def process(self, element: Any) -> Any:
         """Run the operator on one record."""
         return self._run(iter((element,)))
+
+
+class _Lifted(_Elements):
+    """The lift of a Combine, element by element: totals."""
+
+    def __init__(self, operator: Combine) -> None:
+        self._group = operator
+
+    def setup(self) -> None:
+        """Bind the function once."""
+        combine = self._group
+        func = Function(combine.lift.name, lifted(combine, Trace("", _locate, self._collect)))
+        self._chain = (
+            Map(combine.name, func, combine.error_policy, combine.in_type, transient=combine.transient),
+        )
 
 
 class _Batches(_Chain):
