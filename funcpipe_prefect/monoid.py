@@ -52,7 +52,7 @@ class Monoid(Protocol[A]):
     record's place in the input; `fold(values)` to merge many values at once in place of repeated
     `combine`, `finish(total)` for an answer that is derived from the total, such as a mean, and
     `tolerance`, the relative difference that rounding may make between two ways of merging (0 when
-    absent).
+    absent), and `needs`, names of modules without which a pipeline with it is refused.
     """
 
     commutative: bool

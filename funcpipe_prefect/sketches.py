@@ -82,6 +82,7 @@ class DistinctCount:
     lg_k: int = 12
     commutative = True
     associative = True
+    needs = ("datasketches",)
 
     def __post_init__(self) -> None:
         require_whole(self, "lg_k", 4, 21)
@@ -318,6 +319,7 @@ class HeavyHitters:
     top: int = 0
     commutative = True
     associative = True
+    needs = ("datasketches",)
 
     def __post_init__(self) -> None:
         require_whole(self, "top", 0)

@@ -376,8 +376,8 @@ class Schedule:
     unsubmitted: Mapping[tuple[int, int], StageReceipt]
 
 
-def schedule(job: Job, plan: Plan, lane: Lane) -> Schedule:
-    """Find what is done already; up to `resources.task_budget` of it is still submitted, to be seen as Cached."""
+def schedule(job: Job, plan: Plan, lane: Lane, budget: int) -> Schedule:
+    """Find what is done already; up to `budget` of it is still submitted, to be seen as Cached."""
     all_needed = plan.needed
     needed = [
         (stage, task)
@@ -390,7 +390,7 @@ def schedule(job: Job, plan: Plan, lane: Lane) -> Schedule:
         for index, task in needed
         if (receipt := finished(job, plan.stages[index], lane.tasks[task].keys[index])) is not None
     }
-    beyond = list(found)[job.pipeline.resources.task_budget :]
+    beyond = list(found)[budget:]
     left = {pair: replace(found[pair], cached=True) for pair in beyond}
     return Schedule(tuple(needed), frozenset(found), left)
 

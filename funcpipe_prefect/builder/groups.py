@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import typing
 from typing import Any, TypeVar, get_origin
 
@@ -206,6 +207,10 @@ def _monoid(scope: Scope, spec: Any, path: KeyPath) -> Any:
     if monoid is None:
         return None
     _check_monoid(scope, spec, path, monoid)
+    for module in getattr(monoid, "needs", ()):
+        if importlib.util.find_spec(module) is None:
+            scope.config.problem((*path, "monoid"), "FP113", "module is missing", f"{spec.monoid} without {module}",
+                                 f"{module}, which it needs", f"pip install {module}")  # fmt: skip
     check_shippable(scope.config, (*path, "monoid"), f"the monoid {spec.monoid}", monoid)
     if not spec.monoid_params:
         return monoid

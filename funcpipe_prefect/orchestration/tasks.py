@@ -113,13 +113,16 @@ class PrefectEngine:
         self._runner, self._cancellation = runner, cancellation
         self._ended: dict[UUID, tuple[str, State[Any]]] = {}
         self._has_lost = False
+        self._shown_as_cached = 0
 
     def run_lane(
         self, job: Job, plan: Plan, lane: Lane, notify: Callable[[int, StageReceipt], None]
     ) -> Receipts:
         """Submit what the schedule says of a lane; each future is kept and waited on."""
         blob = cloudpickle.dumps(job)
-        chosen = schedule(job, plan, lane)
+        budget = job.pipeline.resources.task_budget - self._shown_as_cached
+        chosen = schedule(job, plan, lane, max(0, budget))
+        self._shown_as_cached += len(chosen.cached) - len(chosen.unsubmitted)
         futures: dict[tuple[int, int], Any] = {}
         labels: list[tuple[int, str, str]] = []
         feeds: dict[int, bytes] = {}

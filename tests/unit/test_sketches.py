@@ -22,11 +22,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from funcpipe_prefect import load_pipeline
+from funcpipe_prefect.errors import PipelineError
 from funcpipe_prefect.fingerprint import fingerprint
 from funcpipe_prefect.laws import check_monoid
 from funcpipe_prefect.monoid import finish, fold
 from funcpipe_prefect.schema import json_codec
 from funcpipe_prefect.sketches import SKETCHES, DistinctCount, HeavyHitters, Quantiles
+from tests.totals import unit, units
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -42,16 +45,6 @@ CASES = {
     "heavy_hitters": Case(HeavyHitters(at_least=1.0), st.integers(0, 40).map(str)),  # exact up to 10
 }
 SIZES = (1, 5, 60, 64, 65, 200, 1024, 1025, 6000)
-
-
-def unit(monoid: Any, value: Any, place: Any = 0) -> Any:
-    if hasattr(monoid, "unit_at"):
-        return monoid.unit_at(value, f"file:{place}")
-    return monoid.unit(value)
-
-
-def units(monoid: Any, values: Sequence[Any]) -> list[Any]:
-    return [unit(monoid, value, place) for place, value in enumerate(values)]
 
 
 def merged(monoid: Any, totals: Sequence[Any], chance: random.Random) -> Any:
@@ -210,6 +203,16 @@ def test_a_missing_library_is_told_at_the_first_merge(monoid: Any, monkeypatch: 
     one = unit(monoid, "a")
     with pytest.raises(ModuleNotFoundError, match=r'pip install "funcpipe-prefect\[sketches\]"'):
         monoid.combine(one, one)
+
+
+@pytest.mark.parametrize("monoid", ["distinct_count", "heavy_hitters"])
+def test_a_pipeline_is_refused_without_the_library(monoid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    combine = {"type": "Combine", "name": "known", "lift": "id_of", "monoid": monoid}
+    mapping = {"name": "p", "imports": ["tests.registries.shapes"], "operators": [combine]}
+    load_pipeline(mapping)
+    monkeypatch.setitem(sys.modules, "datasketches", None)
+    with pytest.raises(PipelineError, match=r"FP113 module is missing .*\.monoid\n.*without datasketches"):
+        load_pipeline(mapping)
 
 
 # DistinctCount

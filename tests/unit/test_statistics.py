@@ -34,6 +34,7 @@ from funcpipe_prefect.statistics import (
     ReservoirSample,
     Variance,
 )
+from tests.totals import unit, units
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 NUMBERS = FLOATS | st.integers() | st.fractions() | st.decimals(-100, 100, places=3)
@@ -55,16 +56,6 @@ CASES = {
     "reservoir_sample": Case(ReservoirSample(k=3), st.integers() | st.text(max_size=3)),
     "histogram": Case(Histogram(-2.0, 3.0, 7), NUMBERS),
 }
-
-
-def unit(monoid: Any, value: Any, place: Any = 0) -> Any:
-    if hasattr(monoid, "unit_at"):
-        return monoid.unit_at(value, f"file:{place}")
-    return monoid.unit(value)
-
-
-def units(monoid: Any, values: Sequence[Any]) -> list[Any]:
-    return [unit(monoid, value, place) for place, value in enumerate(values)]
 
 
 def merged(monoid: Any, totals: Sequence[Any], chance: random.Random) -> Any:

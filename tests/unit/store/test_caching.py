@@ -18,7 +18,6 @@ from funcpipe_prefect import PipelineError, Registry, RunReport, load_pipeline, 
 from funcpipe_prefect.backends.local import LocalEngine
 from funcpipe_prefect.backends.protocol import execute, preview, schedule
 from funcpipe_prefect.backends.work import Job
-from funcpipe_prefect.ir import Resources
 from funcpipe_prefect.plan import lower, plan_run
 from funcpipe_prefect.sources import IterableSource
 from funcpipe_prefect.store import PartitionStore
@@ -223,14 +222,13 @@ def test_beyond_the_budget_cached_stage_runs_are_not_submitted(
     for path in (tmp := Path(pipeline.sinks[0].target.location)).iterdir():
         path.unlink()
     tmp.rmdir()
-    pipeline = replace(pipeline, resources=Resources(task_budget=budget))
     plan = plan_run(pipeline, pipeline.source.list_splits())
     job = Job(pipeline, plan.stages, now=0.0)
-    chosen = schedule(job, plan, plan.lanes[0])
+    chosen = schedule(job, plan, plan.lanes[0], budget)
     assert len(chosen.cached) == 6
     assert len(chosen.unsubmitted) == expected
     assert all(receipt.cached for receipt in chosen.unsubmitted.values())
-    again = schedule(replace(job, refreshed=frozenset({1})), plan, plan.lanes[0])
+    again = schedule(replace(job, refreshed=frozenset({1})), plan, plan.lanes[0], budget)
     assert again.cached == {(0, 0), (0, 1), (0, 2)}
     assert preview(pipeline)["tasks_cached"] == 6
 
