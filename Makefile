@@ -10,7 +10,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test test-runners engines lint type format bench bench-compare ui lock setup clean
+.PHONY: run test test-slow test-runners engines lint type format bench bench-compare ui lock setup clean
 
 setup: $(STAMP)
 
@@ -29,8 +29,12 @@ TIMED := tests/e2e tests/faults
 SPREAD := -n 2 --dist loadfile $(TIMED:%=--ignore=%)
 
 test: setup
-	$(BIN)/python -m pytest $(SPREAD) -m 'not runners'
-	$(BIN)/python -m pytest $(TIMED) -m 'not runners'
+	$(BIN)/python -m pytest $(SPREAD) -m 'not runners and not slow'
+	$(BIN)/python -m pytest $(TIMED) -m 'not runners and not slow'
+
+# What takes a minute, or repeats under further seeds what a shorter run shows.
+test-slow: setup
+	$(BIN)/python -m pytest tests -m 'slow and not runners'
 
 # What all backends are tested on, on further runners of Beam; with the engines, if they are there.
 test-runners: setup

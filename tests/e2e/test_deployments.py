@@ -187,6 +187,7 @@ def worker(project: Project, server_url: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_runs_of_different_deployments_write_one_after_the_other(
     project: Project, worker: None, client: Any
 ) -> None:

@@ -29,6 +29,11 @@ WORKER_SEEDS = range(max(1, KILLS // 12))
 FLOW_SEEDS = range(max(1, KILLS // 30))
 
 
+def the_first_quick(seeds: range, count: int) -> list[Any]:
+    """Mark all seeds but the first ones as slow."""
+    return [pytest.param(seed, marks=pytest.mark.slow) if seed >= count else seed for seed in seeds]
+
+
 def pipeline(folder: Path, seed: int, **changes: Any) -> dict[str, Any]:
     """Another shape for each seed: sink, materialization, splits."""
     shape = random.Random(seed)
@@ -114,7 +119,7 @@ def worker_pids(cluster: Any) -> list[int]:
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("seed", WORKER_SEEDS)
+@pytest.mark.parametrize("seed", the_first_quick(WORKER_SEEDS, 2))
 def test_workers_killed_at_any_point(
     tmp_path: Path, prefect_api: str, mortal_cluster: Any, seed: int
 ) -> None:
@@ -154,7 +159,7 @@ def test_workers_killed_at_any_point(
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("seed", FLOW_SEEDS)
+@pytest.mark.parametrize("seed", the_first_quick(FLOW_SEEDS, 1))
 def test_the_process_of_the_flow_killed_at_any_point(
     tmp_path: Path, prefect_api: str, dask_address: str, seed: int
 ) -> None:

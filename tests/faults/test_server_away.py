@@ -68,6 +68,7 @@ def server(tmp_path: Path, server_url: str) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_run_survives_a_server_that_is_away(
     tmp_path: Path, server: Server, dask_address: str, seed: int
