@@ -34,6 +34,7 @@ __all__ = [
     "Isolation",
     "Located",
     "Map",
+    "Mode",
     "OperatorCounts",
     "Operator",
     "Part",
@@ -211,6 +212,10 @@ class Sink:
     transient: tuple[type[BaseException], ...] = ()
 
 
+Mode: TypeAlias = Literal["replace", "upsert", "sync", "append"]
+"""What a sink does with the rows that are there: `replace` all by the new ones; `upsert`, leave those of
+other keys; `sync`, the content of `replace` with only the changes written; `append` only rows of new keys."""
+
 RecordOperator: TypeAlias = Map | FlatMap | BatchMap | Filter
 GroupOperator: TypeAlias = Combine | CombineByKey | Distinct
 Operator: TypeAlias = RecordOperator | GroupOperator | Sink
@@ -325,7 +330,13 @@ class Commit:
 
 @runtime_checkable
 class RecordSink(Protocol):
-    """Where records go. `write` is idempotent and invisible, `commit` publishes at once."""
+    """Where records go. `write` is idempotent and invisible, `commit` publishes at once.
+
+    Optional members: `modes`, the names of the modes that the class knows (`("replace",)` when
+    absent); a class that knows others has the parameters `mode` and `key`, a tuple of field names;
+    `check_type(record_type)`, which raises for records that it cannot write; and `rows()`, which gives
+    the rows that readers see, as mappings, in no particular order.
+    """
 
     @property
     def location(self) -> str | None:

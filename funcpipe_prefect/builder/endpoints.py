@@ -10,8 +10,10 @@ from funcpipe_prefect.builder.scope import Scope
 from funcpipe_prefect.builder.tags import TagError, codec_type, fits, parse_tag, show
 from funcpipe_prefect.config import SinkSpec
 from funcpipe_prefect.config.places import KeyPath
+from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import Operator, RecordSource, Sink
-from funcpipe_prefect.schema import json_codec
+from funcpipe_prefect.registry import SinkEntry
+from funcpipe_prefect.schema import fields_of, json_codec
 from funcpipe_prefect.sinks import FunctionSink
 from funcpipe_prefect.sources import BUILTIN_SOURCES, IterableSource, source_type_of
 
@@ -30,6 +32,7 @@ def build_sink(scope: Scope, spec: SinkSpec, path: KeyPath, produced: Any) -> Op
         scope.tag(spec.in_type, path, "in_type", opaque=True)
         return None
     if entry.is_function:
+        _mode(scope, spec, path, entry, produced)
         function = scope.bound(spec, path, entry.make, spec.func or "")
         if function is None:
             return None
@@ -39,11 +42,54 @@ def build_sink(scope: Scope, spec: SinkSpec, path: KeyPath, produced: Any) -> Op
     if spec.in_type:
         in_type = scope.tag(spec.in_type, path, "in_type", opaque=codec_type(produced) is Any)
     params = spec.params if scope.output is None else {**spec.params, "path": scope.output}
-    target = scope.made((*path, "params"), spec.func or "", entry.make, params)
+    moded = _mode(scope, spec, path, entry, in_type)
+    if moded is None:
+        return None
+    target = scope.made((*path, "params"), spec.func or "", entry.make, {**params, **moded})
     if target is None:
         return None
     _check_written_type(scope, target, spec, path, in_type)
     return Sink(spec.name or "", target, spec.error_policy, in_type, transient)
+
+
+def _mode(
+    scope: Scope, spec: SinkSpec, path: KeyPath, entry: SinkEntry, in_type: Any
+) -> dict[str, Any] | None:
+    """Give the parameters that say what becomes of the rows that are there; None, with a problem, if it is unclear."""
+    count = len(scope.config.problems)
+    modes = () if entry.is_function else getattr(entry.make, "modes", ("replace",))
+    mode, keys = spec.mode or "replace", [spec.key] if isinstance(spec.key, str) else list(spec.key or ())
+    if spec.mode is not None and mode not in modes:
+        scope.config.problem((*path, "mode"), "FP314", "sink has no such mode", f"{mode} with {spec.func}",
+                             ", ".join(modes) or "none: what a function does with a record is its own",
+                             "use another mode, or a sink that keeps rows by key, such as sql, lance or delta")  # fmt: skip
+    elif len(modes) < 2 and keys:
+        scope.config.problem((*path, "key"), "FP314", "sink takes no key", f"{spec.func} with a key",
+                             "no key: it replaces all that is there", "take the key out")  # fmt: skip
+    elif mode != "replace" and not keys:
+        scope.config.problem((*path, "mode"), "FP315", "mode needs a key", f"{mode} without key",
+                             "key: with a field that tells rows apart; without one a retry writes rows twice",
+                             "add key:")  # fmt: skip
+    for name in {"mode", "key"} & set(spec.params if len(modes) > 1 else ()):
+        scope.config.problem((*path, "params", name), "FP117", "unknown parameter", f'"{name}" of {spec.func}',
+                             f"{name}: beside params, as a key of the operator", f"move {name} one level up")  # fmt: skip
+    known = _fields(in_type)
+    for index, key in enumerate(keys):
+        place = (*path, "key") if isinstance(spec.key, str) else (*path, "key", index)
+        if known and key not in known:
+            scope.config.problem(place, "FP316", "key is no field", f'"{key}"', ", ".join(known), near_misses(key, known))  # fmt: skip
+        elif key in keys[:index]:
+            scope.config.problem(place, "FP316", "key twice", f'"{key}"', "each field once", "remove it")
+    if len(scope.config.problems) > count:
+        return None
+    return {"mode": mode, "key": tuple(keys)} if len(modes) > 1 else {}
+
+
+def _fields(in_type: Any) -> list[str]:
+    try:
+        return list(fields_of(codec_type(in_type)))
+    except TypeError:
+        return []
 
 
 def _check_written_type(scope: Scope, target: Any, spec: SinkSpec, path: KeyPath, in_type: Any) -> None:

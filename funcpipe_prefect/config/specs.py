@@ -207,6 +207,12 @@ class SinkSpec(_OperatorSpec):
     func: str | None = None
     out_type: str | None = None
     contract: ContractSpec | None = None
+    mode: Literal["replace", "upsert", "sync", "append"] | None = Field(
+        None, description="What becomes of the rows that are there already; replace by default."
+    )
+    key: str | list[str] | None = Field(
+        None, description="The field, or fields, by which rows are told apart."
+    )
 
 
 OPERATOR_SPECS: dict[str, type[_OperatorSpec]] = {

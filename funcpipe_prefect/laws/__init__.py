@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         check_pipeline,
         check_pure,
         check_round_trip,
+        check_sink,
         check_sink_idempotent,
         check_source,
     )
@@ -37,6 +38,7 @@ _HOMES = {
     "check_pipeline": "api",
     "check_pure": "api",
     "check_round_trip": "api",
+    "check_sink": "api",
     "check_sink_idempotent": "api",
     "check_source": "api",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "check_pipeline",
     "check_pure",
     "check_round_trip",
+    "check_sink",
     "check_sink_idempotent",
     "check_source",
 ]

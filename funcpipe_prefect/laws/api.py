@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from funcpipe_prefect.ir import Pipeline, RecordSource
+from funcpipe_prefect.ir import Mode, Pipeline, RecordSource
 from funcpipe_prefect.laws.agreement import BACKENDS, agreement_laws
 from funcpipe_prefect.laws.batches import batch_laws
 from funcpipe_prefect.laws.chains import ChainSubject, chain_laws
+from funcpipe_prefect.laws.conformance import StoreSubject, conformance_laws
 from funcpipe_prefect.laws.monoids import MonoidSubject, monoid_laws
 from funcpipe_prefect.laws.pipeline import Samples, laws_of, load, paths, samples_of
 from funcpipe_prefect.laws.purity import purity_laws
@@ -32,6 +33,7 @@ __all__ = [
     "check_pipeline",
     "check_pure",
     "check_round_trip",
+    "check_sink",
     "check_sink_idempotent",
     "check_source",
 ]
@@ -174,6 +176,47 @@ def check_sink_idempotent(
     values = drawn_from(records)
     name = name_of(make)
     return require(sink_laws(SinkSubject(name, make, values, tp, visible, None, Effort(examples))))
+
+
+def check_sink(
+    sink: Callable[..., Any],
+    records: Any,
+    *,
+    key: str | tuple[str, ...],
+    record_type: Any = None,
+    modes: Sequence[Mode] | None = None,
+    examples: int = 20,
+) -> LawReport:
+    """Check that a sink does in each of its modes what the mode says, through runs, retries and crashes.
+
+    Args:
+        sink: A `RecordSink` class with the parameters `path`, `mode` and `key`; or a function that makes
+            one from a folder below which it may write, a mode, and the key as a tuple. The sink has `rows()`.
+        records: A strategy, or a type with fields.
+        key: The field, or fields, by which rows are told apart.
+        record_type: The type of the records; by default `records`.
+        modes: The modes to check; by default those that the class names.
+        examples: How many pairs or triples of runs are tried for each law.
+
+    Raises:
+        LawBroken: FP310, with the smallest runs.
+
+    Example:
+        >>> check_sink(MySink, Row, key="id")  # doctest: +SKIP
+    """
+    named: Sequence[Mode] = getattr(sink, "modes", ("replace",))
+    own = tuple(named if modes is None else modes)
+    keys = (key,) if isinstance(key, str) else tuple(key)
+
+    def make(folder: str, mode: Mode, fields: tuple[str, ...]) -> Any:
+        if isinstance(sink, type):
+            return sink(path=f"{folder}/table", mode=mode, key=fields)
+        return sink(folder, mode, fields)
+
+    subject = StoreSubject(
+        name_of(sink), make, keys, drawn_from(records), record_type or records, own, Effort(examples)
+    )
+    return require(conformance_laws(subject))
 
 
 def check_source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import Directory
+from funcpipe_prefect.sinks.staging import table_of
 
 __all__ = ["ParquetSink"]
 
@@ -69,7 +70,7 @@ class ParquetSink:
             writer = pq.ParquetWriter(file.raw, schema, compression=self.compression)
             try:
                 while batch := list(itertools.islice(records, _ROWS)):
-                    table = _table(batch, row, schema, reject)
+                    table = table_of(batch, row, schema, reject)
                     writer.write_table(table)
                     file.records += table.num_rows
             finally:
@@ -91,17 +92,3 @@ class ParquetSink:
     def commit(self, entries: Sequence[Commit]) -> None:
         """Make exactly these parts visible."""
         self.directory.commit(entries)
-
-
-def _table(
-    batch: list[Located], row: Callable[[Any], dict[str, Any]], schema: pa.Schema, reject: Reject
-) -> pa.Table:
-    """Make a table of the records that fit; when one does not, halve until it stands alone."""
-    try:
-        return pa.Table.from_pylist([row(record) for _, record in batch], schema=schema)
-    except Exception as error:
-        if len(batch) == 1:
-            reject(*batch[0], error)
-            return schema.empty_table()
-    half = len(batch) // 2
-    return pa.concat_tables(_table(part, row, schema, reject) for part in (batch[:half], batch[half:]))

@@ -1,0 +1,174 @@
+"""Rows that wait for their store: written by workers out of readers' sight, taken over at the commit.
+
+    <folder>/_staging/part-….parquet    rows of one split, written, not yet taken over
+    <folder>/_taken.json                what the store has taken over last: the parts, and its state then
+
+A store takes parts over in one transaction of its own, and `taken` is written after it. A commit
+that is cut off between the two is done again, so a store must take the same parts twice without harm.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import fsspec
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from funcpipe_prefect.errors import SinkError
+from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
+from funcpipe_prefect.running import temporary_name
+from funcpipe_prefect.sinks.directory import STAGING, Directory
+
+__all__ = ["Staging", "Taken", "table_of"]
+
+_ROWS = 2048
+_TAKEN = "_taken.json"
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a store has taken over last.
+
+    Attributes:
+        state: What the store was like afterwards, in its own words, such as mode, key and version.
+        parts: The entries of that commit.
+    """
+
+    state: str = ""
+    parts: list[Commit] = []  # noqa: RUF012  (a Struct copies mutable defaults)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A folder of staged Parquet files, at any fsspec URL.
+
+    Attributes:
+        url: The folder; nobody else writes there.
+    """
+
+    url: str
+
+    @cached_property
+    def _directory(self) -> Directory:
+        return Directory(self.url, ".parquet")
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        fs, root = fsspec.url_to_fs(self.url)
+        return fs, root.rstrip("/")
+
+    def stage(
+        self,
+        split: Split,
+        records: Iterator[Located],
+        schema: pa.Schema,
+        row: Callable[[Any], dict[str, Any]],
+        reject: Reject,
+    ) -> Part:
+        """Stage the rows of one split; the same rows give the same part.
+
+        Args:
+            split: The split.
+            records: Its records, with positions.
+            schema: The columns.
+            row: Makes a row of a record, or raises.
+            reject: Takes a record that makes no row, or one that does not fit the columns.
+        """
+        with self._directory.staged(split) as file:
+            writer = pq.ParquetWriter(file.raw, schema, compression="zstd")
+            try:
+                while batch := list(itertools.islice(records, _ROWS)):
+                    table = table_of(batch, row, schema, reject)
+                    writer.write_table(table)
+                    file.records += table.num_rows
+            finally:
+                writer.close()
+        return file.part
+
+    def has(self, part: Part) -> bool:
+        """Tell whether a part is staged with its full size."""
+        if not part.file:
+            return True
+        fs, root = self._place
+        path = f"{root}/{STAGING}/{part.file}"
+        return bool(fs.exists(path)) and fs.size(path) == part.size
+
+    def path_of(self, part: Part) -> str:
+        """Give the URL of a staged part.
+
+        Raises:
+            SinkError: FP408, it is not staged.
+        """
+        if not self.has(part):
+            raise SinkError(f"{part.file} is not staged below {self.url}: was another run here?")
+        fs, root = self._place
+        return str(fs.unstrip_protocol(f"{root}/{STAGING}/{part.file}"))
+
+    def batches(self, part: Part) -> Iterator[pa.RecordBatch]:
+        """Read the rows of a staged part; none where it is empty.
+
+        Raises:
+            SinkError: FP408, it is not staged.
+        """
+        if part.file:
+            with fsspec.open(self.path_of(part), "rb") as file:
+                yield from pq.ParquetFile(file).iter_batches()
+
+    def taken(self) -> Taken:
+        """Read what the store has taken over last; nothing is there before the first commit.
+
+        Raises:
+            SinkError: FP408, the note is damaged.
+        """
+        fs, root = self._place
+        try:
+            return msgspec.json.decode(fs.cat_file(f"{root}/{_TAKEN}"), type=Taken)
+        except FileNotFoundError:
+            return Taken()
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+            raise SinkError(
+                f"{self.url}/{_TAKEN} cannot be read ({error}); remove it to publish anew"
+            ) from error
+
+    def published(self, state: str) -> Mapping[str, Commit]:
+        """Give the entries taken over last, by stage key, if the store is in that state still."""
+        taken = self.taken()
+        return {entry.key: entry for entry in taken.parts} if taken.state == state else {}
+
+    def take(self, entries: Sequence[Commit], state: str) -> None:
+        """Note that the store has taken these entries over, and remove what is staged."""
+        fs, root = self._place
+        data = msgspec.json.format(msgspec.json.encode(Taken(state, list(entries))), indent=1) + b"\n"
+        try:
+            temporary = f"{root}/{STAGING}/{temporary_name()}"
+            fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
+            fs.pipe_file(temporary, data)
+            fs.mv(temporary, f"{root}/{_TAKEN}")
+            fs.rm(f"{root}/{STAGING}", recursive=True)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.url}: {error}") from error
+
+    def sweep(self, token: str) -> None:
+        """Remove the temporary files of a run whose processes have ended."""
+        with suppress(OSError):
+            self._directory.sweep(token)
+
+
+def table_of(
+    batch: list[Located], row: Callable[[Any], dict[str, Any]], schema: pa.Schema, reject: Reject
+) -> pa.Table:
+    """Make a table of the records that fit; when one does not, halve until it stands alone."""
+    try:
+        return pa.Table.from_pylist([row(record) for _, record in batch], schema=schema)
+    except Exception as error:
+        if len(batch) == 1:
+            reject(*batch[0], error)
+            return schema.empty_table()
+    half = len(batch) // 2
+    return pa.concat_tables(table_of(part, row, schema, reject) for part in (batch[:half], batch[half:]))
