@@ -233,6 +233,8 @@ class Split:
         identity: Changes when the data of this slice may have changed (size, time, ETag).
         size: Bytes, if known; for plans and progress.
         members: Names of the things in this slice, where it is not a range.
+        moves: Name and identity stand for the data alone: where they stay, the data is the same, though
+            `start` and `stop` may be others. Positions then count from `start`.
     """
 
     name: str
@@ -242,6 +244,7 @@ class Split:
     identity: str = ""
     size: int = 0
     members: tuple[str, ...] = ()
+    moves: bool = False
 
 
 @dataclass(frozen=True)

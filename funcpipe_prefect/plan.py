@@ -519,7 +519,8 @@ def _source_fingerprint(pipeline: Pipeline) -> str:
 
 
 def _key_of_split(root: str, split: Split) -> str:
-    return fp.key_of(root, split.name, split.location, str(split.start), str(split.stop), split.identity)
+    place = () if split.moves else (str(split.start), str(split.stop))
+    return fp.key_of(root, split.name, split.location, *place, split.identity)
 
 
 def _chain_keys(key: str, stages: Sequence[Stage], count: int) -> tuple[str, ...]:

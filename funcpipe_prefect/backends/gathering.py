@@ -163,7 +163,9 @@ def locate(
             assert source is not None
             return source.locate(task.split, position)
         members = task.split.members
-        return members[position] if members else f"{task.split.location}#{position}"
+        if members:
+            return members[position]
+        return f"{task.split.name if task.split.moves else task.split.location}#{position}"
     operator = stages[feed.stage].terminal
     if isinstance(operator, Distinct) and feed.tasks:
         number, rest = position >> _POSITION_BITS, position & ((1 << _POSITION_BITS) - 1)

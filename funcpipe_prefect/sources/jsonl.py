@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 from pydantic import ByteSize, PositiveInt
@@ -14,7 +14,7 @@ from pydantic import ByteSize, PositiveInt
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import json_codec
-from funcpipe_prefect.sources.content import first_line, identify_lines
+from funcpipe_prefect.sources.content import content_splits, first_line, identify_lines
 from funcpipe_prefect.sources.files import find_files, is_compressed, is_local, open_bytes, range_splits
 
 __all__ = ["JsonlSource"]
@@ -35,6 +35,9 @@ class JsonlSource:
         by_content: Splits are recognised by a hash of their lines, so that appending to a file
             re-runs only the splits behind its old end; else by size with modification time or
             ETag. Unset: by content on a local file system, not on remote storage.
+        cut: Where files are cut: at multiples of `split_size`, or, by `content`, behind lines that are
+            chosen by their own hash, on the average `split_size` apart. A document that is put in, taken
+            out or changed then re-runs only the split in which it is, wherever in the file that is.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
@@ -42,10 +45,17 @@ class JsonlSource:
     splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
     field: str | None = None
     by_content: bool | None = dataclasses.field(default=None, metadata=LAYOUT)
+    cut: Literal["size", "content"] = dataclasses.field(default="size", metadata=LAYOUT)
+
+    def __post_init__(self) -> None:
+        if self.cut == "content" and (self.splits is not None or self.by_content is False):
+            raise ValueError("cut: content takes split_size, and neither splits nor by_content: false")
 
     def list_splits(self) -> list[Split]:
         """Cut the files into byte ranges."""
         files = find_files(self.path, (".jsonl", ".ndjson", ".json"))
+        if self.cut == "content":
+            return content_splits(files, self.split_size)
         by_content = is_local(files[0].url) if files and self.by_content is None else self.by_content
         splits = range_splits(files, self.split_size, self.splits)
         return identify_lines(splits) if by_content else splits
@@ -56,16 +66,18 @@ class JsonlSource:
         if self.field is not None:
             decode = _inside(self.field, decode)
         with open_bytes(split.location) as file:
+            begin = split.start if split.moves else 0
             for position, line in _lines(file, split):
                 try:
                     record = decode(line)
                 except Exception as error:
                     record = Undecodable(line, type(error).__name__, str(error))
-                yield position, record
+                yield position - begin, record
 
     def locate(self, split: Split, position: int) -> str:
         """Give file, line and byte offset; for failures only, since it reads the file again."""
-        return f"{split.location}:{_line_number(split, position)} (byte {position})"
+        place = position + split.start if split.moves else position
+        return f"{split.location}:{_line_number(split, place)} (byte {place})"
 
 
 def _lines(file: IO[bytes], split: Split) -> Iterator[tuple[int, bytes]]:

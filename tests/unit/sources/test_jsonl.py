@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import json
 import pickle
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ByteSize
 
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.ir import Commit, Split, Undecodable
@@ -290,3 +292,57 @@ def test_a_place_before_the_last_one_is_found_too(tmp_path: Path) -> None:
     (split,) = source.list_splits()
     numbers = [source.locate(split, place).rsplit(":", 1)[1] for place in (600_000, 300_000, 0, 600_000)]
     assert [number.split()[0] for number in numbers] == ["3", "2", "1", "3"]
+
+
+def numbered(count: int) -> list[bytes]:
+    chance = random.Random(4)
+    return [b'{"id": %d, "text": "%s"}\n' % (n, b"x" * chance.randrange(200)) for n in range(count)]
+
+
+def cut_by_content(path: Path) -> JsonlSource:
+    return JsonlSource(str(path), split_size=ByteSize(2000), cut="content")
+
+
+def test_pieces_cut_by_content_hold_every_line_once_and_name_its_place(tmp_path: Path) -> None:
+    lines = numbered(900)
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b"".join(lines) + b"broken")
+    source = cut_by_content(path)
+    splits = source.list_splits()
+    found = [record for split in splits for _, record in source.read(split, Any)]
+    assert [record["id"] for record in found[:-1]] == list(range(900))
+    last = list(source.read(splits[-1], Any))[-1]
+    assert source.locate(splits[-1], last[0]) == f"{path}:901 (byte {path.stat().st_size - 6})"
+    sizes = [split.size for split in splits]
+    assert max(sizes) <= 4 * 2000 + 300
+    assert 1000 < sum(sizes) / len(sizes) < 3000
+    assert len({split.name for split in splits}) == len(splits)
+    assert [split.start for split in splits[1:]] == [split.stop for split in splits[:-1]]
+
+
+@pytest.mark.parametrize("change", ["insert", "remove", "replace", "append"])
+def test_a_change_anywhere_in_a_file_changes_the_pieces_around_it_alone(tmp_path: Path, change: str) -> None:
+    lines = numbered(900)
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b"".join(lines))
+    before = {(split.name, split.identity) for split in cut_by_content(path).list_splits()}
+    at = 900 if change == "append" else 300
+    lines[at : at + (change in ("remove", "replace"))] = [] if change == "remove" else [b'{"id": "new"}\n']
+    path.write_bytes(b"".join(lines))
+    after = {(split.name, split.identity) for split in cut_by_content(path).list_splits()}
+    assert len(before) > 40
+    assert 1 <= len(after - before) <= 3
+    assert len(before - after) <= 3
+
+
+def test_equal_pieces_of_a_file_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'{"id": 1}\n' * 5000)
+    splits = cut_by_content(path).list_splits()
+    assert len(splits) > 5
+    assert len({split.name for split in splits}) == len(splits)
+
+
+def test_a_cut_by_content_takes_no_number_of_splits() -> None:
+    with pytest.raises(ValueError, match="cut: content takes split_size"):
+        JsonlSource("x.jsonl", splits=3, cut="content")
