@@ -221,3 +221,12 @@ def work_pool(prefect_api: str, tmp_path: Path) -> Iterator[str]:
         )
         with ending(worker):
             yield name
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server that runs for the session."""
+    from tests.servers import postgres
+
+    with postgres() as url:
+        yield url

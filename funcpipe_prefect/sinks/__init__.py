@@ -8,6 +8,7 @@ from funcpipe_prefect.sinks.function import FunctionSink
 from funcpipe_prefect.sinks.jsonl import JsonlSink
 from funcpipe_prefect.sinks.letters import DeadLetters
 from funcpipe_prefect.sinks.parquet import ParquetSink
+from funcpipe_prefect.sinks.sql import SqlSink
 
 __all__ = [
     "BUILTIN_SINKS",
@@ -16,9 +17,11 @@ __all__ = [
     "FunctionSink",
     "JsonlSink",
     "ParquetSink",
+    "SqlSink",
 ]
 
 BUILTIN_SINKS: Mapping[str, SinkEntry] = {
     "jsonl": SinkEntry(JsonlSink, idempotent=True, is_function=False),
     "parquet": SinkEntry(ParquetSink, idempotent=True, is_function=False),
+    "sql": SinkEntry(SqlSink, idempotent=True, is_function=False),
 }
