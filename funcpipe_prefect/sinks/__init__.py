@@ -6,6 +6,7 @@ from funcpipe_prefect.registry import SinkEntry
 from funcpipe_prefect.sinks.directory import Directory
 from funcpipe_prefect.sinks.function import FunctionSink
 from funcpipe_prefect.sinks.jsonl import JsonlSink
+from funcpipe_prefect.sinks.lance import LanceSink
 from funcpipe_prefect.sinks.letters import DeadLetters
 from funcpipe_prefect.sinks.parquet import ParquetSink
 from funcpipe_prefect.sinks.sql import SqlSink
@@ -16,12 +17,14 @@ __all__ = [
     "Directory",
     "FunctionSink",
     "JsonlSink",
+    "LanceSink",
     "ParquetSink",
     "SqlSink",
 ]
 
 BUILTIN_SINKS: Mapping[str, SinkEntry] = {
     "jsonl": SinkEntry(JsonlSink, idempotent=True, is_function=False),
+    "lance": SinkEntry(LanceSink, idempotent=True, is_function=False),
     "parquet": SinkEntry(ParquetSink, idempotent=True, is_function=False),
     "sql": SinkEntry(SqlSink, idempotent=True, is_function=False),
 }

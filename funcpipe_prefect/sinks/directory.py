@@ -29,7 +29,7 @@ from funcpipe_prefect.ir import Commit, Part, Split
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.running import temporary_name
 
-__all__ = ["Directory", "Manifest"]
+__all__ = ["Directory", "Manifest", "slug"]
 
 MANIFEST = "_manifest.json"
 STAGING = "_staging"
@@ -94,7 +94,7 @@ class Directory:
         if records == 0:
             return Part()
         sha256, size = _hash(fs, temporary)
-        name = f"part-{_slug(split.name)}-{key_of(split.location, split.name)[:8]}-{sha256[:16]}{self.suffix}"
+        name = f"part-{slug(split.name)}-{key_of(split.location, split.name)[:8]}-{sha256[:16]}{self.suffix}"
         fs.mv(temporary, f"{root}/{STAGING}/{name}")
         return Part(name, records, size, sha256)
 
@@ -209,7 +209,8 @@ def _manifest_of(entries: Sequence[Commit]) -> Manifest:
     )
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Give the part of a file name that tells people what it is of."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80]
 
 

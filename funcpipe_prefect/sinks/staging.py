@@ -1,10 +1,12 @@
 """Rows that wait for their store: written by workers out of readers' sight, taken over at the commit.
 
     <folder>/_staging/part-….parquet    rows of one split, written, not yet taken over
+    <folder>/_next.json                 what the store is about to take over
     <folder>/_taken.json                what the store has taken over last: the parts, and its state then
 
 A store takes parts over in one transaction of its own, and `taken` is written after it. A commit
-that is cut off between the two is done again, so a store must take the same parts twice without harm.
+that is cut off between the two is done again, so a store must take the same parts twice without harm,
+or tell by its own state whether it has done what `next` says.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from funcpipe_prefect.sinks.directory import STAGING, Directory
 __all__ = ["Staging", "Taken", "table_of"]
 
 _ROWS = 2048
-_TAKEN = "_taken.json"
+_TAKEN, _NEXT = "_taken.json", "_next.json"
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -99,6 +101,11 @@ class Staging:
         path = f"{root}/{STAGING}/{part.file}"
         return bool(fs.exists(path)) and fs.size(path) == part.size
 
+    def exists(self, name: str) -> bool:
+        """Tell whether a file of this name is staged, whatever its size."""
+        fs, root = self._place
+        return bool(fs.exists(f"{root}/{STAGING}/{name}"))
+
     def path_of(self, part: Part) -> str:
         """Give the URL of a staged part.
 
@@ -120,20 +127,59 @@ class Staging:
             with fsspec.open(self.path_of(part), "rb") as file:
                 yield from pq.ParquetFile(file).iter_batches()
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Stage a file of any content under a name of its own; one that is staged already stays."""
+        fs, root = self._place
+        path = f"{root}/{STAGING}/{name}"
+        try:
+            if not fs.exists(path):
+                self._put(path, data)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.url}: {error}") from error
+
+    def content(self, part: Part) -> bytes:
+        """Read what `keep` has staged.
+
+        Raises:
+            SinkError: FP408, it is not staged.
+        """
+        fs, root = self._place
+        if not self.exists(part.file):
+            raise SinkError(f"{part.file} is not staged below {self.url}: was another run here?")
+        return bytes(fs.cat_file(f"{root}/{STAGING}/{part.file}"))
+
+    def _put(self, path: str, data: bytes) -> None:
+        fs, root = self._place
+        temporary = f"{root}/{STAGING}/{temporary_name()}"
+        fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
+        fs.pipe_file(temporary, data)
+        fs.mv(temporary, path)
+
     def taken(self) -> Taken:
         """Read what the store has taken over last; nothing is there before the first commit.
 
         Raises:
             SinkError: FP408, the note is damaged.
         """
+        return self._note(_TAKEN)
+
+    def next(self) -> Taken:
+        """Read what the store was about to take over when a commit was cut off.
+
+        Raises:
+            SinkError: FP408, the note is damaged.
+        """
+        return self._note(_NEXT)
+
+    def _note(self, name: str) -> Taken:
         fs, root = self._place
         try:
-            return msgspec.json.decode(fs.cat_file(f"{root}/{_TAKEN}"), type=Taken)
+            return msgspec.json.decode(fs.cat_file(f"{root}/{name}"), type=Taken)
         except FileNotFoundError:
             return Taken()
         except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
             raise SinkError(
-                f"{self.url}/{_TAKEN} cannot be read ({error}); remove it to publish anew"
+                f"{self.url}/{name} cannot be read ({error}); remove it to publish anew"
             ) from error
 
     def published(self, state: str) -> Mapping[str, Commit]:
@@ -141,16 +187,25 @@ class Staging:
         taken = self.taken()
         return {entry.key: entry for entry in taken.parts} if taken.state == state else {}
 
+    def propose(self, entries: Sequence[Commit], state: str) -> None:
+        """Note what the store is about to take over."""
+        self._write(_NEXT, entries, state)
+
     def take(self, entries: Sequence[Commit], state: str) -> None:
         """Note that the store has taken these entries over, and remove what is staged."""
         fs, root = self._place
+        self._write(_TAKEN, entries, state)
+        try:
+            fs.rm(f"{root}/{STAGING}", recursive=True)
+            if fs.exists(f"{root}/{_NEXT}"):
+                fs.rm_file(f"{root}/{_NEXT}")
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.url}: {error}") from error
+
+    def _write(self, name: str, entries: Sequence[Commit], state: str) -> None:
         data = msgspec.json.format(msgspec.json.encode(Taken(state, list(entries))), indent=1) + b"\n"
         try:
-            temporary = f"{root}/{STAGING}/{temporary_name()}"
-            fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
-            fs.pipe_file(temporary, data)
-            fs.mv(temporary, f"{root}/{_TAKEN}")
-            fs.rm(f"{root}/{STAGING}", recursive=True)
+            self._put(f"{self._place[1]}/{name}", data)
         except OSError as error:
             raise SinkError(f"cannot write to {self.url}: {error}") from error
 
