@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from funcpipe_prefect.registry import SinkEntry
+from funcpipe_prefect.sinks.delta import DeltaSink
 from funcpipe_prefect.sinks.directory import Directory
 from funcpipe_prefect.sinks.function import FunctionSink
 from funcpipe_prefect.sinks.jsonl import JsonlSink
@@ -14,6 +15,7 @@ from funcpipe_prefect.sinks.sql import SqlSink
 __all__ = [
     "BUILTIN_SINKS",
     "DeadLetters",
+    "DeltaSink",
     "Directory",
     "FunctionSink",
     "JsonlSink",
@@ -24,6 +26,7 @@ __all__ = [
 
 BUILTIN_SINKS: Mapping[str, SinkEntry] = {
     "jsonl": SinkEntry(JsonlSink, idempotent=True, is_function=False),
+    "delta": SinkEntry(DeltaSink, idempotent=True, is_function=False),
     "lance": SinkEntry(LanceSink, idempotent=True, is_function=False),
     "parquet": SinkEntry(ParquetSink, idempotent=True, is_function=False),
     "sql": SinkEntry(SqlSink, idempotent=True, is_function=False),

@@ -31,7 +31,7 @@ from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import slug
-from funcpipe_prefect.sinks.staging import Staging, Taken, table_of
+from funcpipe_prefect.sinks.staging import Staging, Taken, keyed_row, table_of
 
 __all__ = ["LanceSink", "lance_library"]
 
@@ -361,7 +361,7 @@ class _Batches:
 
     def __init__(self, sink: LanceSink, records: Iterator[Located], record_type: Any, reject: Reject) -> None:
         self._records, self._reject = records, reject
-        self._row = _keyed(row_maker(record_type), sink.key)
+        self._row = keyed_row(row_maker(record_type), sink.key)
         self.digest, self.rows, self.size = hashlib.sha256(), 0, 0
         self.schema = arrow_schema(record_type)
         self.first: pa.Table | None = None
@@ -383,17 +383,6 @@ class _Batches:
                     yield batch
             rows = list(itertools.islice(self._records, _ROWS))
             table = table_of(rows, self._row, self.schema, self._reject) if rows else None
-
-
-def _keyed(row: Callable[[Any], dict[str, Any]], key: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
-    def checked(record: Any) -> dict[str, Any]:
-        found = row(record)
-        for name in key:
-            if found[name] is None:
-                raise ValueError(f"the key field {name!r} is null")
-        return found
-
-    return checked
 
 
 def _sized(schema: pa.Schema, vector: str, batch: Sequence[Located], row: Callable[[Any], Any]) -> pa.Schema:

@@ -28,7 +28,7 @@ from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import STAGING, Directory
 
-__all__ = ["Staging", "Taken", "table_of"]
+__all__ = ["Staging", "Taken", "keyed_row", "table_of"]
 
 _ROWS = 2048
 _TAKEN, _NEXT = "_taken.json", "_next.json"
@@ -126,6 +126,15 @@ class Staging:
         if part.file:
             with fsspec.open(self.path_of(part), "rb") as file:
                 yield from pq.ParquetFile(file).iter_batches()
+
+    def schema(self, part: Part) -> pa.Schema:
+        """Give the columns of a staged part.
+
+        Raises:
+            SinkError: FP408, it is not staged.
+        """
+        with fsspec.open(self.path_of(part), "rb") as file:
+            return pq.read_schema(file)
 
     def keep(self, name: str, data: bytes) -> None:
         """Stage a file of any content under a name of its own; one that is staged already stays."""
@@ -227,3 +236,16 @@ def table_of(
             return schema.empty_table()
     half = len(batch) // 2
     return pa.concat_tables(table_of(part, row, schema, reject) for part in (batch[:half], batch[half:]))
+
+
+def keyed_row(row: Callable[[Any], dict[str, Any]], key: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
+    """Let a row whose key is null raise."""
+
+    def checked(record: Any) -> dict[str, Any]:
+        found = row(record)
+        for name in key:
+            if found[name] is None:
+                raise ValueError(f"the key field {name!r} is null")
+        return found
+
+    return checked if key else row
