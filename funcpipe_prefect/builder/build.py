@@ -45,6 +45,9 @@ from funcpipe_prefect.registry import Registry
 
 __all__ = ["build_pipeline", "default_storage", "load_pipeline"]
 
+_DATABASES = ("sqlite", "postgresql")
+"""Beginnings of locations beside which no file can be put."""
+
 
 def load_pipeline(
     path_or_mapping: str | Path | Mapping[str, Any],
@@ -263,7 +266,11 @@ def _name_of(config: Config) -> str:
 
 
 def _dead_letters_beside(operators: Sequence[Operator], name: str) -> str:
-    locations = [one.target.location for one in operators if isinstance(one, Sink) and one.target.location]
+    locations = [
+        one.target.location
+        for one in operators
+        if isinstance(one, Sink) and one.target.location and not one.target.location.startswith(_DATABASES)
+    ]
     return f"{locations[0].rstrip('/')}_dead_letters" if locations else f"dead_letters/{name}"
 
 

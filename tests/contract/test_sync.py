@@ -12,7 +12,7 @@ from funcpipe_prefect import RunReport, load_pipeline, run_local
 from tests.conftest import SHARED
 from tests.stores import KEYED, Store, rows_seen, store
 
-DOCUMENTS = 3000
+DOCUMENTS = 1500
 SAMPLE = SHARED / "arxiv_sample.jsonl"
 
 
@@ -31,10 +31,10 @@ def changed(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     after = [dict(doc) for doc in docs]
     text = "text" if docs[0].get("text") else "abstract"
     after[10][text] += " One more sentence."
-    after[1500][text] = after[1500][text][:60]
+    after[900][text] = after[900][text][:60]
     after.insert(700, {**docs[0], "doc_id": "new in the middle"})
     after.append({**docs[0], "doc_id": "new at the end"})
-    del after[2200]
+    del after[1200]
     return after
 
 
@@ -44,7 +44,7 @@ def mapping(folder: Path, kept_in: Store, place: str) -> dict[str, Any]:
         "name": "sync",
         "imports": ["funcpipe_prefect.examples.rag"],
         "source": {"type": "jsonl", "path": str(folder / "docs.jsonl"), "record": "RawDoc",
-                   "split_size": "64KiB", "cut": "content"},
+                   "split_size": "48KiB", "cut": "content"},
         "operators": [
             {"type": "Map", "name": "clean", "func": "clean_doc"},
             {"type": "FlatMap", "name": "chunk", "func": "chunk_doc", "params": {"size": 300, "overlap": 30}},
@@ -74,7 +74,7 @@ def test_a_changed_input_leaves_what_a_fresh_build_has_for_little_work(
     first = run(spec)
     before = rows_seen(spec)
     assert len(before) == first.records_out > DOCUMENTS
-    assert first.splits > 30
+    assert first.splits > 20
 
     written(tmp_path / "docs.jsonl", changed(docs))
     again = run(spec)
@@ -84,7 +84,7 @@ def test_a_changed_input_leaves_what_a_fresh_build_has_for_little_work(
     assert (again.digest, again.records_out) == (whole.digest, whole.records_out)
     touched = 5  # documents; a border that moves changes the piece behind it, too
     assert 0 < again.tasks_run <= 2 * touched + 1
-    assert whole.tasks_run == whole.splits > 30
+    assert whole.tasks_run == whole.splits > 20
 
     assert run(spec).tasks_run == 0
     written(tmp_path / "docs.jsonl", docs)
