@@ -43,6 +43,10 @@ def _sql() -> Any:
     return importlib.import_module("funcpipe_prefect.sinks.sql_tables")
 
 
+def _databases() -> Any:
+    return importlib.import_module("funcpipe_prefect.databases")
+
+
 @dataclass(frozen=True)
 class SqlSink:
     """A table. It is made, with the columns of the record type, where it is not there.
@@ -66,7 +70,7 @@ class SqlSink:
     idempotent = True
 
     def __post_init__(self) -> None:
-        _sql().check_url(self.url)
+        _databases().check_url(self.url)
         if not self.table.strip() or "\0" in self.table:
             raise ValueError("a table needs a name")
         if not self.key:
@@ -76,7 +80,7 @@ class SqlSink:
     def location(self) -> str:
         """The database's URL without its password, and the table."""
         name = f"{self.schema}.{self.table}" if self.schema else self.table
-        return f"{_sql().without_password(self.url)}#{name}"
+        return f"{_databases().without_password(self.url)}#{name}"
 
     def check_type(self, record_type: Any) -> None:
         """Refuse, before anything runs, a record type that has no columns.
@@ -89,7 +93,7 @@ class SqlSink:
     def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject) -> Part:
         """Stage the rows of one split; one that has no form in the table is handed to `reject`."""
         schema = arrow_schema(record_type)
-        row = _row_maker(record_type, schema, self.key, is_sqlite=_sql().is_sqlite(self.url))
+        row = _row_maker(record_type, schema, self.key, is_sqlite=_databases().is_sqlite(self.url))
         with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as file:
             count = _spooled(file, records, schema, row, reject)
             if count == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import decimal
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,80 +14,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
+from funcpipe_prefect.databases import engine_of, reason_of
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.ir import Commit, Mode, Part
 
 __all__ = [
     "Tables",
-    "check_url",
     "columns_of",
     "connected",
-    "database",
-    "is_sqlite",
     "json_form",
-    "without_password",
 ]
 
 _ROWS = 2048
-_BUSY_S = 120
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 _PART = "_funcpipe_part"
-_DIALECTS = ("postgresql", "sqlite")
-
-
-def check_url(url: str) -> None:
-    """Refuse what is no URL of a database that can be written to.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        backend = make_url(url).get_backend_name()
-    except (SQLAlchemyError, ValueError):
-        raise ValueError(
-            "the url is none of SQLAlchemy's, such as postgresql+psycopg://user@host/name"
-        ) from None
-    if backend not in _DIALECTS:
-        raise ValueError(f"the url names a database of {backend}: there are {' and '.join(_DIALECTS)}")
-
-
-def is_sqlite(url: str) -> bool:
-    """Tell whether a URL names a database of SQLite."""
-    return make_url(url).get_backend_name() == "sqlite"
-
-
-def without_password(url: str) -> str:
-    """Give a URL that can be shown."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
-@functools.lru_cache(maxsize=16)
-def database(url: str) -> sa.Engine:
-    """Make the engine of a database; its connections are opened when they are needed, and closed.
-
-    Raises:
-        SinkError: FP408, its driver is not installed.
-    """
-    parsed = make_url(url)
-    connect = {"timeout": _BUSY_S} if parsed.get_backend_name() == "sqlite" else {}
-    try:
-        engine = sa.create_engine(parsed, poolclass=NullPool, connect_args=connect, hide_parameters=True)
-    except ModuleNotFoundError as error:
-        raise SinkError(
-            f'{parsed.drivername} needs the module {error.name}: pip install "funcpipe-prefect[postgres]"'
-        ) from error
-    if parsed.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", _without_own_transactions)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
-
-
-def _without_own_transactions(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # else the driver begins and ends them where it likes
 
 
 class _Target(Protocol):
@@ -113,20 +54,16 @@ def connected(sink: _Target, doing: str, *, is_reading: bool = False) -> Iterato
     Raises:
         SinkError: FP408.
     """
-    engine = database(sink.url)
     try:
+        engine = engine_of(sink.url)
         if is_reading:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 yield Tables(sink, connection)
         else:
             with engine.begin() as connection:
                 yield Tables(sink, connection)
-    except SQLAlchemyError as error:
-        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
-        password = make_url(sink.url).password
-        if password:
-            reason = reason.replace(str(password), "***")
-        raise SinkError(f"cannot {doing} {sink.location}: {reason}") from None
+    except (SQLAlchemyError, ModuleNotFoundError) as error:
+        raise SinkError(f"cannot {doing} {sink.location}: {reason_of(error, sink.url)}") from None
 
 
 class Tables:

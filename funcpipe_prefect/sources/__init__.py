@@ -4,17 +4,25 @@ from collections.abc import Mapping
 
 from funcpipe_prefect.registry import SourceEntry
 from funcpipe_prefect.sources.csv import CsvSource
+from funcpipe_prefect.sources.delta import DeltaSource
+from funcpipe_prefect.sources.folder import HfFolderSource
 from funcpipe_prefect.sources.iterable import IterableSource
 from funcpipe_prefect.sources.jsonl import JsonlSource
+from funcpipe_prefect.sources.lance import LanceSource
 from funcpipe_prefect.sources.parquet import ParquetSource
+from funcpipe_prefect.sources.sql import SqlSource
 from funcpipe_prefect.sources.text import TextSource
 
 __all__ = [
     "BUILTIN_SOURCES",
     "CsvSource",
+    "DeltaSource",
+    "HfFolderSource",
     "IterableSource",
     "JsonlSource",
+    "LanceSource",
     "ParquetSource",
+    "SqlSource",
     "TextSource",
     "source_type_of",
 ]
@@ -24,6 +32,10 @@ BUILTIN_SOURCES: Mapping[str, SourceEntry] = {
     "csv": SourceEntry(CsvSource),
     "parquet": SourceEntry(ParquetSource),
     "text": SourceEntry(TextSource),
+    "hf_folder": SourceEntry(HfFolderSource),
+    "lance": SourceEntry(LanceSource),
+    "delta": SourceEntry(DeltaSource),
+    "sql": SourceEntry(SqlSource),
 }
 
 _SUFFIXES = {

@@ -20,7 +20,7 @@ from funcpipe_prefect.schema import coerce
 from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import InputFile, find_files
 
-__all__ = ["ParquetSource"]
+__all__ = ["ParquetSource", "records_of"]
 
 _BATCH_ROWS = 1024
 
@@ -66,7 +66,7 @@ class ParquetSource:
                 groups = list(range(split.start, split.stop))
                 position = sum(file.metadata.row_group(index).num_rows for index in range(split.start))
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):
-                    for record in _records(batch, record_type):
+                    for record in records_of(batch, record_type):
                         yield position, record
                         position += 1
         except (pa.ArrowException, OSError) as error:
@@ -88,7 +88,7 @@ class ParquetSource:
         return f"{split.location} (row {position})"
 
 
-def _records(batch: pa.RecordBatch, record_type: Any) -> Iterator[Any]:
+def records_of(batch: pa.RecordBatch, record_type: Any) -> Iterator[Any]:
     """Give the rows of a batch; a value that Python cannot hold costs its own row alone."""
     try:
         rows = batch.to_pylist(maps_as_pydicts="strict")

@@ -99,7 +99,7 @@ def test_it_does_what_its_modes_say(url: str) -> None:
 def test_values_of_each_type_come_back(url: str, table: str) -> None:
     rich = Rich(
         "ü", datetime.datetime(2026, 1, 2, 3, 4, 5, 6, datetime.timezone.utc), datetime.date(2026, 1, 2),
-        Decimal("1.50"), b"\0\xff", ["a", "'; drop table x; --"], {"b": 1}, True, [0.1, 1e300],
+        Decimal("1.50"), b"\0\xff", ["a", "'; drop table x; --"], {"b": 1}, True, [0.1, 0.25],
     )  # fmt: skip
     sink = SqlSink(url, table, key=("id",))
     sink.commit([write(sink, "a", [rich], Rich)])
