@@ -6,12 +6,14 @@ import fnmatch
 import importlib
 import os
 import re
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from funcpipe_prefect.config import Config
+from funcpipe_prefect.config import Config, SinkSpec
 from funcpipe_prefect.monoid import BUILTIN_MONOIDS
-from funcpipe_prefect.registry import Registry, same_entry
+from funcpipe_prefect.registry import Kind, Registry, SinkEntry, SourceEntry, same_entry
 from funcpipe_prefect.sinks import BUILTIN_SINKS
 from funcpipe_prefect.sketches import SKETCHES
 from funcpipe_prefect.sources import BUILTIN_SOURCES
@@ -39,7 +41,57 @@ def gather_registry(config: Config, given: Registry | None) -> Registry:
             _merge(config, ("imports", index), merged, found, module, home)
     if given is not None:
         _merge(config, (), merged, given, "the registry given in Python", home)
+    _add_installed(config, merged)
     return merged
+
+
+GROUPS: Mapping[Kind, str] = {"sink": "funcpipe_prefect.sinks", "source": "funcpipe_prefect.sources"}
+"""Groups of entry points by which installed packages bring sinks and sources."""
+
+
+def _add_installed(config: Config, merged: Registry) -> None:
+    """Add what installed packages offer under names that the file uses and no registry has."""
+    used: list[tuple[Kind, str, tuple[Any, ...]]] = [
+        ("sink", spec.func, ("operators", index, "func"))
+        for index, spec in enumerate(config.operators)
+        if isinstance(spec, SinkSpec) and spec.func
+    ]
+    if config.source is not None and config.source.type:
+        used.append(("source", config.source.type, ("source", "type")))
+    for kind, name, path in used:
+        if merged.get(kind, name) is None:
+            found = {point.value: point for point in entry_points(group=GROUPS[kind], name=name)}
+            if len(found) > 1:
+                config.problem(path, "FP116", "ambiguous name", f"{kind} {name} in {' and in '.join(sorted(found))}",
+                               "each name once", "uninstall one of the packages")  # fmt: skip
+            for point in [*found.values()][:1]:
+                _add_point(config, path, merged, kind, point)
+
+
+def _add_point(
+    config: Config, path: tuple[Any, ...], merged: Registry, kind: Kind, point: EntryPoint
+) -> None:
+    if not is_admitted(point.module):
+        config.problem(path, "FP114", "module is not admitted", f'"{point.module}", which brings the {kind} {point.name}',
+                       ", ".join(_patterns()) or "no module", f"add it to {ALLOWED_IMPORTS}")  # fmt: skip
+        return
+    try:
+        loaded = point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        config.problem(path, "FP113", "module fails on import", f"{point.value}: {type(error).__name__}: {error}{_origin(error)}",
+                       "a package that imports cleanly", "import it in Python to see where it fails")  # fmt: skip
+        return
+    if kind == "sink" and isinstance(loaded, type):
+        loaded = SinkEntry(loaded, bool(getattr(loaded, "idempotent", False)), is_function=False)
+    elif kind == "source" and isinstance(loaded, type):
+        loaded = SourceEntry(loaded)
+    if not isinstance(loaded, SinkEntry if kind == "sink" else SourceEntry):
+        config.problem(path, "FP113", f"not a {kind}", f"{point.value}: a {type(loaded).__name__}",
+                       f"a class with the methods of a {kind}", "tell the package's authors")  # fmt: skip
+        return
+    merged.entries[kind][point.name] = loaded
 
 
 def is_admitted(module: str) -> bool:
