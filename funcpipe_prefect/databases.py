@@ -10,6 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from funcpipe_prefect.secrets import has_secret
+
 __all__ = ["check_url", "engine_of", "is_sqlite", "reason_of", "without_password"]
 
 _BUSY_S = 120
@@ -22,6 +24,8 @@ def check_url(url: str) -> None:
     Raises:
         ValueError: It is none.
     """
+    if has_secret(url):
+        return
     try:
         backend = make_url(url).get_backend_name()
     except (SQLAlchemyError, ValueError):
@@ -39,7 +43,7 @@ def is_sqlite(url: str) -> bool:
 
 def without_password(url: str) -> str:
     """Give a URL that can be shown."""
-    return make_url(url).render_as_string(hide_password=True)
+    return url if has_secret(url) else make_url(url).render_as_string(hide_password=True)
 
 
 def reason_of(error: Exception, url: str) -> str:

@@ -140,6 +140,12 @@ class BackendError(FuncPipeError):
     code = "FP501"
 
 
+class SecretError(FuncPipeError):
+    """There is no secret of the name that a pipeline gives."""
+
+    code = "FP505"
+
+
 class RunCancelled(FuncPipeError):
     """The run was cancelled from outside; nothing was published."""
 
@@ -158,7 +164,7 @@ class TransientError(FuncPipeError):
     code = "FP400"
 
 
-_FINAL = (PipelineError, RecordError, ContractError, ErrorRateExceeded, RunCancelled)
+_FINAL = (PipelineError, RecordError, ContractError, ErrorRateExceeded, RunCancelled, SecretError)
 
 
 def is_retryable(error: BaseException) -> bool:

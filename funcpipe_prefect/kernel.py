@@ -34,6 +34,7 @@ from funcpipe_prefect.ir import (
 )
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 from funcpipe_prefect.schema import is_model
+from funcpipe_prefect.secrets import has_secret, redacted, revealed
 
 __all__ = [
     "Trace",
@@ -64,7 +65,8 @@ def bind(function: Function) -> Callable[..., Any]:
 
     Each artifact is built at the first use in a process and kept for its life.
     """
-    keywords = dict(function.params) | {item.name: _built(item) for item in function.artifacts}
+    params = revealed(dict(function.params)) if has_secret(dict(function.params)) else dict(function.params)
+    keywords = params | {item.name: _built(item) for item in function.artifacts}
     return functools.partial(function.call, **keywords) if keywords else function.call
 
 
@@ -177,8 +179,8 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def _printable(text: str) -> str:
-    """Make a text that any file takes and that is the same in every run: without addresses."""
-    return _ADDRESS.sub("", text).encode("utf-8", "backslashreplace").decode()
+    """Make a text that any file takes and that is the same in every run: without addresses and secrets."""
+    return _ADDRESS.sub("", redacted(text)).encode("utf-8", "backslashreplace").decode()
 
 
 def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace: Trace) -> Iterator[Any]:

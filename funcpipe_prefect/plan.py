@@ -452,7 +452,7 @@ def _operator_fingerprint(operator: Operator) -> str:
             code = _function_fingerprint(operator.key) if operator.key else ""
         case Sink():
             own = (operator.in_type,)
-            code = fp.fingerprint(operator.target)
+            code = fp.fingerprint(getattr(operator.target, "stands_for", operator.target))
         case _:
             assert_never(operator)
     return fp.key_of(fp.fingerprint(common, transient, own), code)

@@ -39,6 +39,7 @@ from funcpipe_prefect.plan import Feed, Plan, Segment, Stage, StageReceipt, Stor
 from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.running import run_by, stoppable
 from funcpipe_prefect.schema import canonical_encoder, store_codec
+from funcpipe_prefect.secrets import redacting
 from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sinks.letters import letter_line
 from funcpipe_prefect.store import PartitionStore
@@ -143,6 +144,7 @@ class _Letters:
         return self.file
 
 
+@redacting
 def run_stage(
     job: Job,
     index: int,
@@ -442,6 +444,7 @@ def answer_of(job: Job, stage: Stage, task: Task, receipt: StageReceipt | None) 
         return result, ""
 
 
+@redacting
 def commit_run(job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
     """Publish a run: its dead letters, then its outputs.
 

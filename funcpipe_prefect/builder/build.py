@@ -45,7 +45,7 @@ from funcpipe_prefect.registry import Registry
 
 __all__ = ["build_pipeline", "default_storage", "load_pipeline"]
 
-_DATABASES = ("sqlite", "postgresql")
+_DATABASES = ("sqlite", "postgresql", "<secret ")
 """Beginnings of locations beside which no file can be put."""
 
 

@@ -12,6 +12,7 @@ from funcpipe_prefect.config import SinkSpec
 from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import Operator, RecordSource, Sink
+from funcpipe_prefect.late import late
 from funcpipe_prefect.registry import SinkEntry
 from funcpipe_prefect.schema import fields_of, json_codec
 from funcpipe_prefect.sinks import FunctionSink
@@ -49,6 +50,7 @@ def build_sink(scope: Scope, spec: SinkSpec, path: KeyPath, produced: Any) -> Op
     if target is None:
         return None
     _check_written_type(scope, target, spec, path, in_type)
+    target = _late(scope, (*path, "params"), target)
     return Sink(spec.name or "", target, spec.error_policy, in_type, transient)
 
 
@@ -173,7 +175,18 @@ def build_source(
     if entry is None:
         return None, first
     record = _record_type(scope, spec, entry, taker)
-    return scope.made(("source",), kind, entry.make, params), record
+    return _late(scope, ("source",), scope.made(("source",), kind, entry.make, params)), record
+
+
+def _late(scope: Scope, path: KeyPath, made: Any) -> Any:
+    """Let secrets be put in where a source or sink is used."""
+    try:
+        return late(made)
+    except TypeError as error:
+        scope.config.problem(
+            path, "FP118", "wrong parameter type", str(error), "a value, no secret", "make it a dataclass"
+        )
+        return made
 
 
 def _source_kind(declared: str | None, path: Any, given: str | None) -> str | None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from funcpipe_prefect.config.marks import read_mapping, read_yaml
 from funcpipe_prefect.config.overrides import with_overrides
 from funcpipe_prefect.config.places import KeyPath, Marked, in_document_order, problem_at
+from funcpipe_prefect.config.secret_names import put_secrets
 from funcpipe_prefect.config.specs import (
     OPERATOR,
     OPERATOR_SPECS,
@@ -107,6 +108,7 @@ def load_config(
     marked = source if isinstance(source, Marked) else _read(source)
     with_overrides(marked, overrides or {})
     config = Config(marked, list(marked.problems))
+    put_secrets(config)
     data = marked.data
     if not isinstance(data, dict):
         found = "nothing but space and comments" if data is None else kind_of(data)
