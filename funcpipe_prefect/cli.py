@@ -297,6 +297,8 @@ def _summary(report: RunReport) -> None:
     if report.dead_letters:
         _notes.print(f"dead letters  {report.dead_letters}", markup=False, soft_wrap=True)
     _notes.print(f"digest        {report.digest}", soft_wrap=True)
+    for one in report.expectations:
+        _notes.print(f"as expected   {one['what']} of {one['of']}: {one['found']:g}", markup=False)
     for warning in report.warnings:
         _notes.print(f"warning       {warning}", style="yellow", markup=False, soft_wrap=True)
 

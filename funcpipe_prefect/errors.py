@@ -134,6 +134,12 @@ class SourceError(FuncPipeError):
     code = "FP409"
 
 
+class ExpectationFailed(FuncPipeError):
+    """The records are not what the pipeline expects; nothing was published."""
+
+    code = "FP410"
+
+
 class BackendError(FuncPipeError):
     """A backend cannot run here, or lost a task."""
 
@@ -164,7 +170,15 @@ class TransientError(FuncPipeError):
     code = "FP400"
 
 
-_FINAL = (PipelineError, RecordError, ContractError, ErrorRateExceeded, RunCancelled, SecretError)
+_FINAL = (
+    ExpectationFailed,
+    PipelineError,
+    RecordError,
+    ContractError,
+    ErrorRateExceeded,
+    RunCancelled,
+    SecretError,
+)
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "Commit",
     "Distinct",
     "ErrorPolicy",
+    "Expectation",
     "ErrorSettings",
     "Filter",
     "FlatMap",
@@ -202,14 +203,45 @@ class Distinct:
 
 
 @dataclass(frozen=True)
+class Expectation:
+    """What a run expects of the records of a sink; it publishes nothing else.
+
+    Attributes:
+        kind: What is measured: how many rows, the share of rows whose field is null, how many values a
+            field has, the share of rows for which a function says True.
+        field: The field.
+        func: The function.
+        low: The least that it may be.
+        high: The most.
+    """
+
+    kind: Literal["rows", "null_rate", "distinct", "pass_rate"]
+    field: str = ""
+    func: Function | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def what(self) -> str:
+        """Say what is measured."""
+        of = self.field or (self.func.name if self.func else "")
+        return f"{self.kind}({of})" if of else self.kind
+
+
+@dataclass(frozen=True)
 class Sink:
-    """Terminal: every record written to `target`, then published at once."""
+    """Terminal: every record written to `target`, then published at once.
+
+    Attributes:
+        expectations: What is expected of its records, before anything is published.
+    """
 
     name: str
     target: RecordSink
     error_policy: ErrorPolicy = "collect"
     in_type: Any = Any
     transient: tuple[type[BaseException], ...] = ()
+    expectations: tuple[Expectation, ...] = ()
 
 
 Mode: TypeAlias = Literal["replace", "upsert", "sync", "append"]

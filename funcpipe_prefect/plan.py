@@ -150,6 +150,7 @@ class StageReceipt:
         pipeline: The name of the pipeline that it was made for.
         made: The start of the run that made it, in seconds since 1970.
         warnings: What was found damaged on the way.
+        measures: What was measured of the records for the sink's expectations.
     """
 
     entry: Commit
@@ -162,6 +163,7 @@ class StageReceipt:
     pipeline: str = ""
     made: float = 0.0
     warnings: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -451,11 +453,19 @@ def _operator_fingerprint(operator: Operator) -> str:
             own = (operator.in_type, operator.key_type)
             code = _function_fingerprint(operator.key) if operator.key else ""
         case Sink():
-            own = (operator.in_type,)
+            own = (operator.in_type, _measured(operator)) if operator.expectations else (operator.in_type,)
             code = fp.fingerprint(getattr(operator.target, "stands_for", operator.target))
         case _:
             assert_never(operator)
     return fp.key_of(fp.fingerprint(common, transient, own), code)
+
+
+def _measured(sink: Sink) -> list[Any]:
+    """Give what is measured of the records, without its bounds."""
+    return [
+        (one.kind, one.field, _function_fingerprint(one.func) if one.func else "")
+        for one in sink.expectations
+    ]
 
 
 def _function_fingerprint(function: Function) -> str:

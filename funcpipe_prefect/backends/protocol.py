@@ -13,12 +13,14 @@ from funcpipe_prefect.backends.work import (
     answer_of,
     finished,
     is_published,
+    measures_of,
     published_entries,
     summed,
     sweep,
     with_letters,
 )
-from funcpipe_prefect.errors import ErrorRateExceeded, PipelineError, Place, Problem
+from funcpipe_prefect.errors import ErrorRateExceeded, ExpectationFailed, PipelineError, Place, Problem
+from funcpipe_prefect.expectations import Outcome, judged
 from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.plan import Lane, Plan, StageReceipt, behind, cautions, plan_run, stage_of
@@ -81,6 +83,7 @@ class RunReport:
         dead_letters: URL of the dead letters, when there are any.
         warnings: What a careful user would want to know.
         outputs: Of each sink its location, records and digest, by name.
+        expectations: What came of each expectation.
     """
 
     status: str
@@ -100,6 +103,7 @@ class RunReport:
     dead_letters: str | None = None
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    expectations: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values, as `funcpipe run --json` prints it."""
@@ -183,6 +187,7 @@ def execute(
     entries = {place: receipt.entry for place, receipt in receipts.items()} | dict(plan.published)
     report = _report(plan, entries, watch, engine.name)
     _check_error_rate(pipeline, report, [receipts[place] for place in sorted(receipts)])
+    report = _with_expectations(report, plan, entries, receipts)
     report = _with_answers(report, job, plan, receipts)
     if needed or not _is_published(plan, entries):
         engine.commit(job, plan, entries)
@@ -217,6 +222,33 @@ def _planned(
         if stage.index not in refreshed and (key := plan.task(stage.index, task).keys[stage.index]) in known
     }
     return replace(plan, published=done), job
+
+
+def _with_expectations(
+    report: RunReport,
+    plan: Plan,
+    entries: Mapping[tuple[int, int], Commit],
+    receipts: Receipts,
+) -> RunReport:
+    """Hold what was measured against what is expected; publish nothing where that differs."""
+    outcomes: list[Outcome] = []
+    for stage, tasks in plan.ends():
+        sink = stage.terminal
+        if not isinstance(sink, Sink) or not sink.expectations:
+            continue
+        measured = {
+            receipts[stage.index, task].entry.key: receipts[stage.index, task].measures
+            for task in tasks
+            if (stage.index, task) in receipts
+        }
+        keys = [entries[stage.index, task].key for task in tasks]
+        measured |= measures_of(plan.pipeline, [key for key in keys if key not in measured])
+        rows = _output(sink, [entries[stage.index, task] for task in tasks])["records_out"]
+        outcomes += judged(sink, rows, [measured[key] for key in keys])
+    failed = [str(one) for one in outcomes if not one.ok]
+    if failed:
+        raise ExpectationFailed("; ".join(failed) + "; nothing was published")
+    return replace(report, expectations=tuple(one.to_dict() for one in outcomes)) if outcomes else report
 
 
 def _with_answers(report: RunReport, job: Job, plan: Plan, receipts: Receipts) -> RunReport:

@@ -19,6 +19,7 @@ import cloudpickle
 from funcpipe_prefect import grouping
 from funcpipe_prefect.backends.gathering import gathered, locate
 from funcpipe_prefect.errors import CorruptPartition, SinkError
+from funcpipe_prefect.expectations import Measured, measuring
 from funcpipe_prefect.ir import (
     SOURCE,
     Combine,
@@ -52,6 +53,7 @@ __all__ = [
     "is_published",
     "leaves_receipt",
     "loaded",
+    "measures_of",
     "published_entries",
     "run_stage",
     "summed",
@@ -101,6 +103,10 @@ class _Meter:
         self._encode = canonical_encoder(record_type)
         self._count = self._sum = 0
         self._tally = trace.tally(name)
+        self._measure: Callable[[Any], None] | None = None
+        self.measures: Callable[[], Measured] = tuple
+        if terminal is not None and terminal.expectations:
+            self._measure, self.measures = measuring(terminal)
 
     def passing(self, records: Iterator[Located]) -> Iterator[Located]:
         encode, tally = self._encode, self._tally
@@ -111,6 +117,8 @@ class _Meter:
                 self._trace.position = item[0]
                 self._trace.fail(self._name, self._policy, item[1], error)
                 continue
+            if self._measure is not None:
+                self._measure(item[1])
             self._count += 1
             self._sum += digest_of(data)[1]
             tally.passed += 1
@@ -250,6 +258,7 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
             kind=stage.kind,
             pipeline=job.pipeline.name,
             made=job.now,
+            measures=done.measures,
         )
         if stage.kind in ("store", "answer") and letters.count:
             store.write_letters(key, letters.rewound())
@@ -360,6 +369,7 @@ class _Done:
     stored: StoredPartition | None = None
     exchange: tuple[Segment, ...] | None = None
     digest: str = ""
+    measures: Measured = ()
 
 
 def _finish(stage: Stage, task: Task, values: Iterator[Any], trace: Trace, store: PartitionStore) -> _Done:
@@ -380,7 +390,7 @@ def _finish(stage: Stage, task: Task, values: Iterator[Any], trace: Trace, store
             part = sink.target.write(
                 task.split, meter.passing(located(values, trace)), sink.in_type, meter.reject
             )
-            return _Done(part=part, digest=meter.digest())
+            return _Done(part=part, digest=meter.digest(), measures=meter.measures())
         case "count":
             meter = _Meter(trace, None, stage.out_type, "count")
             for _ in meter.passing(located(values, trace)):
@@ -507,7 +517,20 @@ def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, Commit]:
         receipts = {key: store.receipt(key) for key in published}
         fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
         published = {key: entry for key, entry in published.items() if key in fresh}
+    for sink in pipeline.sinks:
+        if sink.expectations:
+            count = len(sink.expectations)
+            known = measures_of(pipeline, sink.target.published())
+            published = {
+                key: entry for key, entry in published.items() if key not in known or len(known[key]) == count
+            }
     return with_letters(pipeline, published)
+
+
+def measures_of(pipeline: Pipeline, keys: Iterable[str]) -> dict[str, Measured]:
+    """Find what was measured of partitions, by stage key; nothing where that is lost."""
+    store = PartitionStore(pipeline.storage)
+    return {key: receipt.measures if (receipt := store.receipt(key)) else () for key in keys}
 
 
 def with_letters(pipeline: Pipeline, entries: Mapping[str, Commit]) -> Mapping[str, Commit]:

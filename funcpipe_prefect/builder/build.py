@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from funcpipe_prefect.builder.endpoints import build_sink, build_source, declared_record
+from funcpipe_prefect.builder.gate import with_expectations
 from funcpipe_prefect.builder.graph import FROM_SOURCE, build_order, check_ends, check_writers, inputs_of
 from funcpipe_prefect.builder.groups import build_combine, build_combine_by_key, build_distinct
 from funcpipe_prefect.builder.imports import gather_registry
@@ -95,7 +96,7 @@ def build_pipeline(
     check_ends(config, inputs)
     _check_materialization_points(config)
     _check_output(config, scope)
-    built = _operators(scope, inputs, order)
+    built = with_expectations(scope, _operators(scope, inputs, order))
     check_writers(config, built)
     first = [built[index] for index in order if inputs[index] == FROM_SOURCE]
     source, record_type = build_source(scope, input, next((one for one in first if one is not None), None))

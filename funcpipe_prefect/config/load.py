@@ -20,6 +20,7 @@ from funcpipe_prefect.config.specs import (
     BeamSpec,
     CacheSpec,
     ErrorsSpec,
+    ExpectSpec,
     OperatorSpec,
     PipelineSpec,
     ResourcesSpec,
@@ -53,6 +54,7 @@ class Config:
     materialization_points: list[str] = field(default_factory=list)
     retries: RetriesSpec = field(default_factory=RetriesSpec)
     errors: ErrorsSpec = field(default_factory=ErrorsSpec)
+    expect: list[ExpectSpec] = field(default_factory=list)
     cache: CacheSpec = field(default_factory=CacheSpec)
     serialization: dict[str, CodecName] = field(default_factory=dict)
 

@@ -320,6 +320,30 @@ class CacheSpec(_Spec):
     )
 
 
+class BoundsSpec(_Spec):
+    """What a measure may be."""
+
+    min: float | None = Field(None, description="The least.")
+    max: float | None = Field(None, description="The most.")
+
+
+class ExpectSpec(_Spec):
+    """What is expected of the records of a sink before they are published: one measure, with bounds."""
+
+    of: str | None = Field(None, description="The Sink; needed where there are several.")
+    field: str | None = Field(None, description="The field that null_rate and distinct look at.")
+    predicate: str | None = Field(
+        None, description="The function that pass_rate calls; it says True or False."
+    )
+    params: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the predicate.")
+    rows: BoundsSpec | None = Field(None, description="How many records are written.")
+    null_rate: BoundsSpec | None = Field(None, description="The share of records whose field is null.")
+    distinct: BoundsSpec | None = Field(
+        None, description="How many values the field has, by a sketch beyond 1,024."
+    )
+    pass_rate: BoundsSpec | None = Field(None, description="The share of records that the predicate passes.")
+
+
 class PipelineSpec(_Spec):
     """A pipeline file."""
 
@@ -333,6 +357,9 @@ class PipelineSpec(_Spec):
     materialization_points: list[str] = Field(default_factory=list)
     retries: RetriesSpec = RetriesSpec()
     errors: ErrorsSpec = ErrorsSpec()
+    expect: list[ExpectSpec] = Field(
+        default_factory=list, description="What must hold before anything is published."
+    )
     cache: CacheSpec = CacheSpec()
     serialization: dict[str, Literal["msgpack", "arrow", "pickle"]] = Field(
         default_factory=dict, description="How partitions are stored, by record type, or by default."
