@@ -32,7 +32,8 @@ def test_the_public_names_are_these() -> None:
 
 LAWS = [
     "LawBroken", "LawReport", "Verdict", "check_backends_agree", "check_batch_invariant", "check_monoid",
-    "check_partition_invariant", "check_pipeline", "check_pure", "check_round_trip", "check_sink_idempotent",
+    "check_partition_invariant", "check_pipeline", "check_pure", "check_round_trip", "check_sink",
+    "check_sink_idempotent",
     "check_source",
 ]  # fmt: skip
 

@@ -15,7 +15,14 @@ import pytest
 from hypothesis import strategies as st
 
 from funcpipe_prefect.examples.rag import RawDoc
-from funcpipe_prefect.laws import check_monoid, check_round_trip, check_sink_idempotent, check_source
+from funcpipe_prefect.ir import Mode
+from funcpipe_prefect.laws import (
+    check_monoid,
+    check_round_trip,
+    check_sink,
+    check_sink_idempotent,
+    check_source,
+)
 from funcpipe_prefect.monoid import (
     BUILTIN_MONOIDS,
     Count,
@@ -31,7 +38,7 @@ from funcpipe_prefect.monoid import (
     TopK,
     digest_of,
 )
-from funcpipe_prefect.sinks import BUILTIN_SINKS, JsonlSink, ParquetSink
+from funcpipe_prefect.sinks import BUILTIN_SINKS, DeltaSink, JsonlSink, LanceSink, ParquetSink, SqlSink
 from funcpipe_prefect.sources import (
     BUILTIN_SOURCES,
     CsvSource,
@@ -63,9 +70,19 @@ MONOIDS: dict[str, Callable[[], Any]] = {
     "digest": lambda: check_monoid(Digest(), st.binary().map(digest_of)),
     "product": lambda: check_monoid(Product(Sum(), Mean(), Max()), st.tuples(st.integers(), PAIRS, st.integers())),
 }  # fmt: skip
+ROWS = st.builds(Row, st.integers(-99, 99), st.text("ab", max_size=3), st.floats(allow_nan=False))
+
+
+def in_sqlite(folder: str, mode: Mode, key: tuple[str, ...]) -> SqlSink:
+    return SqlSink(f"sqlite:///{folder}.db", "rows", mode=mode, key=key)
+
+
 SINKS: dict[str, Callable[[], Any]] = {
     "jsonl": lambda: check_sink_idempotent(JsonlSink, Row, examples=40),
     "parquet": lambda: check_sink_idempotent(ParquetSink, Row, examples=40),
+    "lance": lambda: check_sink(LanceSink, Row, key="key", examples=2),
+    "delta": lambda: check_sink(DeltaSink, Row, key="key", examples=2),
+    "sql": lambda: check_sink(in_sqlite, ROWS, key="key", record_type=Row, examples=2),
     "parquet of narrow floats": lambda: check_sink_idempotent(
         functools.partial(ParquetSink, float_type="float32"), Row, examples=40
     ),
@@ -115,7 +132,8 @@ def test_records_come_back_from_store_and_process(tp: Any) -> None:
 def test_nothing_that_is_built_in_is_left_out() -> None:
     assert set(BUILTIN_MONOIDS) <= set(MONOIDS)
     assert set(BUILTIN_SINKS) <= set(SINKS)
-    assert set(BUILTIN_SOURCES) <= set(SOURCES)
+    in_stores = {"lance", "delta", "sql", "hf_folder"}  # tests/unit/sources/test_stores.py
+    assert set(BUILTIN_SOURCES) <= set(SOURCES) | in_stores
 
 
 def test_what_is_no_monoid_and_no_sink_is_refused() -> None:
