@@ -32,6 +32,7 @@ _MEND = {
     "append adds only rows of new keys",
     "invisible before commit": "write to a place that readers do not look at",
     "old parts are kept": "what published() names must survive a commit that names it again, without a new write",
+    "computed again": "take a part as published only where key and part are those that are published",
     "cut off commit": "let one transaction publish, and let a second commit of the same entries change nothing",
     "written twice": "name a staged part by its split and its content, and replace it",
     "cut off write": "begin a partition anew under a temporary name",
@@ -181,6 +182,20 @@ def _key(store: _Store, record: Any) -> bytes:
     return canonical_encoder()([row[name] for name in store._subject.key])
 
 
+def _computed_again(store: _Store, runs: Runs) -> str:
+    """A refreshed run may give another part under the key of the one before."""
+    for number, records in enumerate(runs):
+        entry = store.entry("split-0", records)
+        store.begin()
+        store.sink.commit([Commit(entry.split, "the same key", entry.part, entry.digest)])
+        wrong = _told(
+            store, store.expect(records), f"after run {number + 1}, with another part under the same key,"
+        )
+        if wrong:
+            return wrong
+    return ""
+
+
 def _invisible(store: _Store, runs: Runs) -> str:
     store.sink.commit(store.entries(runs[0]))
     expected = store.expect(runs[0])
@@ -248,6 +263,7 @@ _CHECKS: Mapping[str, Check] = {
     "content": _content,
     "invisible before commit": _invisible,
     "old parts are kept": _kept,
+    "computed again": _computed_again,
     "cut off commit": _commit_twice,
     "written twice": _written_twice,
     "cut off write": _cut_off,

@@ -27,7 +27,7 @@ from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
-from funcpipe_prefect.sinks.staging import Staging, Taken, keyed_row
+from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row
 
 __all__ = ["DeltaSink", "delta_library"]
 
@@ -160,12 +160,12 @@ class DeltaSink:
             table = self._table()
             note = self._published(table)
             published = {entry.key: entry for entry in note.parts}
-            if note.state and list(published) == [entry.key for entry in entries]:
+            if note.state and is_same(entries, published):
                 if note == self._staging.next():  # done, but for the note
                     self._take(entries, json.loads(note.state)["run"])
                 return
-            new = [one.part for one in entries if one.key not in published and one.part.file]
-            kept = [one.part for one in entries if one.key in published and one.part.file]
+            new = [one.part for one in entries if one.part.file and not is_kept(one, published)]
+            kept = [one.part for one in entries if one.part.file and is_kept(one, published)]
             self._refuse_twice(table, new, kept)
             number = 1 + ((table.transaction_version(_APPLICATION) or 0) if table is not None else 0)
             run = key_of(str(number), self.mode, *self.key, *(one.key for one in entries))

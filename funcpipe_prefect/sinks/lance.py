@@ -31,7 +31,7 @@ from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import slug
-from funcpipe_prefect.sinks.staging import Staging, Taken, keyed_row, table_of
+from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, table_of
 
 __all__ = ["LanceSink", "lance_library"]
 
@@ -196,7 +196,7 @@ class LanceSink:
         dataset = self._dataset()
         note = self._published(dataset)
         published = {entry.key: entry for entry in note.parts}
-        if note.state and list(published) == [entry.key for entry in entries]:
+        if note.state and is_same(entries, published):
             return
         files: dict[str, list[list[str]]] = {}
         if note.state:
@@ -204,9 +204,9 @@ class LanceSink:
             files = {
                 one.part.file: known[one.part.file]
                 for one in entries
-                if one.key in published and one.part.file in known
+                if is_kept(one, published) and one.part.file in known
             }
-        new = [self._staged(one.part) for one in entries if one.key not in published and one.part.file]
+        new = [self._staged(one.part) for one in entries if one.part.file and not is_kept(one, published)]
         schema = _one_schema(self.path, [one.schema for one in new])
         self._refuse_twice(dataset, new, files)
         for one in new:

@@ -30,7 +30,7 @@ from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
-from funcpipe_prefect.sinks.staging import table_of
+from funcpipe_prefect.sinks.staging import is_kept, is_same, table_of
 
 __all__ = ["SqlSink"]
 
@@ -139,15 +139,15 @@ class SqlSink:
         with _sql().connected(self, "publish") as own:
             own.lock()
             published = {entry.key: entry for entry in own.published()}
-            if own.is_taken and list(published) == [entry.key for entry in entries]:
+            if own.is_taken and is_same(entries, published):
                 return
-            new = [one.part for one in entries if one.key not in published and one.part.file]
+            new = [one.part for one in entries if one.part.file and not is_kept(one, published)]
             for part in new:
                 if not own.has(part):
                     raise SinkError(
                         f"{part.file} is neither staged nor published for {self.location}: was another run here?"
                     )
-            kept = [one.part for one in entries if one.key in published and one.part.file]
+            kept = [one.part for one in entries if one.part.file and is_kept(one, published)]
             own.make(None)
             own.publish(new, kept)
             own.take(entries)

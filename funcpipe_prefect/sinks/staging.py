@@ -28,7 +28,7 @@ from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import STAGING, Directory
 
-__all__ = ["Staging", "Taken", "keyed_row", "table_of"]
+__all__ = ["Staging", "Taken", "is_kept", "is_same", "keyed_row", "table_of"]
 
 _ROWS = 2048
 _TAKEN, _NEXT = "_taken.json", "_next.json"
@@ -222,6 +222,17 @@ class Staging:
         """Remove the temporary files of a run whose processes have ended."""
         with suppress(OSError):
             self._directory.sweep(token)
+
+
+def is_kept(entry: Commit, published: Mapping[str, Commit]) -> bool:
+    """Tell whether just this part is published; a refreshed run may give another one under the same key."""
+    known = published.get(entry.key)
+    return known is not None and known.part == entry.part
+
+
+def is_same(entries: Sequence[Commit], published: Mapping[str, Commit]) -> bool:
+    """Tell whether just these parts are published, in this order."""
+    return list(published) == [one.key for one in entries] and all(is_kept(one, published) for one in entries)
 
 
 def table_of(
