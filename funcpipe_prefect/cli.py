@@ -18,6 +18,7 @@ from rich.console import Console
 
 from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
+from funcpipe_prefect.cli_errors import errors
 from funcpipe_prefect.cli_laws import check_quickly, laws
 from funcpipe_prefect.errors import FuncPipeError, PipelineError, SourceError
 
@@ -40,6 +41,7 @@ app = App(
 )
 app.command(backfill)
 app.command(cache)
+app.command(errors)
 app.command(laws)
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
@@ -161,6 +163,9 @@ def run(
     refresh_from: Annotated[
         str | None, Parameter(help="Operator from whose stage on nothing is used that was computed before.")
     ] = None,
+    retry_errors: Annotated[
+        bool, Parameter(help="Compute again what left dead letters in an earlier run.", negative=())
+    ] = False,
     check: Annotated[
         bool, Parameter(help="Check the quick laws on a sample first; run only if they hold.", negative=())
     ] = False,
@@ -174,7 +179,7 @@ def run(
         from funcpipe_prefect.plan import lower, stage_of
 
         stage_of(lower(built), refresh_from, f"--refresh-from {refresh_from}")
-    again = {"refresh": refresh, "refresh_from": refresh_from}
+    again = {"refresh": refresh, "refresh_from": refresh_from, "retry_errors": retry_errors}
     try:
         if check:
             check_quickly(pipeline, overrides, built)

@@ -26,6 +26,7 @@ def run_local(
     *,
     refresh: bool = False,
     refresh_from: str | None = None,
+    retry_errors: bool = False,
     progress: Progress | None = None,
 ) -> RunReport:
     """Run a pipeline in this process, without Prefect.
@@ -35,6 +36,7 @@ def run_local(
         records: Records in place of the pipeline's own source.
         refresh: Use nothing that was computed before.
         refresh_from: The operator from whose stage on nothing is used that was computed before.
+        retry_errors: Compute again what left dead letters in an earlier run.
         progress: Called after each stage on each split.
 
     Returns:
@@ -54,6 +56,7 @@ def run_local(
             afterwards=afterwards,
             refresh=refresh,
             refresh_from=refresh_from,
+            retry_errors=retry_errors,
             progress=progress,
         )
 

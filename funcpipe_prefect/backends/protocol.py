@@ -12,6 +12,7 @@ from funcpipe_prefect.backends.work import (
     Job,
     answer_of,
     finished,
+    has_letters,
     is_published,
     measures_of,
     published_entries,
@@ -23,7 +24,7 @@ from funcpipe_prefect.errors import ErrorRateExceeded, ExpectationFailed, Pipeli
 from funcpipe_prefect.expectations import Outcome, judged
 from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
-from funcpipe_prefect.plan import Lane, Plan, StageReceipt, behind, cautions, plan_run, stage_of
+from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt, behind, cautions, plan_run, stage_of
 from funcpipe_prefect.running import new_token
 
 __all__ = [
@@ -151,6 +152,7 @@ def execute(
     afterwards: ExitStack,
     refresh: bool = False,
     refresh_from: str | None = None,
+    retry_errors: bool = False,
     progress: Progress | None = None,
     now: float | None = None,
 ) -> RunReport:
@@ -163,6 +165,7 @@ def execute(
             ended before its time then removes its temporary files.
         refresh: Use nothing that was computed before.
         refresh_from: The operator from whose stage on nothing is used that was computed before.
+        retry_errors: Compute again what left dead letters in an earlier run, and what is merged from it.
         progress: Called after each stage on each split.
         now: When the run begins, in seconds since 1970; the present by default.
 
@@ -175,7 +178,9 @@ def execute(
     started = time.monotonic()
     source = source_of(pipeline)
     now = time.time() if now is None else now
-    plan, job = _planned(pipeline, source, now, refresh=refresh, refresh_from=refresh_from)
+    plan, job = _planned(
+        pipeline, source, now, refresh=refresh, refresh_from=refresh_from, retry_errors=retry_errors
+    )
     needed = plan.needed
     keys = [plan.task(*place).keys[place[0]] for place in needed]
     afterwards.push(lambda kind, error, trace: sweep(job, keys) if kind else None)
@@ -195,7 +200,13 @@ def execute(
 
 
 def _planned(
-    pipeline: Pipeline, source: RecordSource, now: float, *, refresh: bool, refresh_from: str | None
+    pipeline: Pipeline,
+    source: RecordSource,
+    now: float,
+    *,
+    refresh: bool,
+    refresh_from: str | None,
+    retry_errors: bool = False,
 ) -> tuple[Plan, Job]:
     """Plan a run, with what is published already, and with the answers that are kept already."""
     splits = source.list_splits()
@@ -205,8 +216,13 @@ def _planned(
         refreshed = behind(plan.stages, stage_of(plan.stages, refresh_from, "refresh_from"))
     if refresh:
         refreshed = frozenset(range(len(plan.stages)))
-    job = Job(pipeline, plan.stages, refreshed, now, new_token())
     known = dict(published_entries(pipeline, now))
+    if retry_errors:
+        failed = {key for key, entry in known.items() if has_letters(entry)}
+        known = {key: entry for key, entry in known.items() if key not in failed}
+        if failed:
+            refreshed |= _merged(plan.stages)
+    job = Job(pipeline, plan.stages, refreshed, now, new_token(), retry_errors)
     kept: dict[str, Commit] = {}
     for stage, tasks in plan.ends():
         if stage.kind == "answer":
@@ -222,6 +238,15 @@ def _planned(
         if stage.index not in refreshed and (key := plan.task(stage.index, task).keys[stage.index]) in known
     }
     return replace(plan, published=done), job
+
+
+def _merged(stages: Sequence[Stage]) -> frozenset[int]:
+    """Give the stages behind a grouping operator: records of any split may reach any of their tasks."""
+    found: set[int] = set()
+    for stage in stages:
+        if stage.feeder is not None or stage.upstream in found:
+            found.add(stage.index)
+    return frozenset(found)
 
 
 def _with_expectations(

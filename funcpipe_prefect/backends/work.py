@@ -50,6 +50,7 @@ __all__ = [
     "answer_of",
     "commit_run",
     "finished",
+    "has_letters",
     "is_published",
     "leaves_receipt",
     "loaded",
@@ -73,6 +74,7 @@ class Job:
         now: When the run began, in seconds since 1970: what is older than `cache.expires` then is
             not used, and what the run makes bears this time.
         token: Begins the names of the run's temporary files.
+        retries_errors: What left dead letters in an earlier run is computed again.
     """
 
     pipeline: Pipeline
@@ -80,6 +82,7 @@ class Job:
     refreshed: frozenset[int] = frozenset()
     now: float = field(default_factory=time.time)
     token: str = ""
+    retries_errors: bool = False
 
     def is_refreshed(self, stage: Stage) -> bool:
         """Tell whether a stage is computed whatever is stored."""
@@ -328,6 +331,8 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
     damage = store.damage(key, receipt)
     if receipt is None or damage or _is_expired(pipeline, receipt, job.now):
         return None, damage
+    if job.retries_errors and receipt.made != job.now and has_letters(receipt.entry):
+        return None, ""
     if stage.kind in ("store", "answer"):
         return (receipt if receipt.stored is not None else None), ""
     if stage.kind == "group" and receipt.exchange is None:
@@ -531,6 +536,11 @@ def measures_of(pipeline: Pipeline, keys: Iterable[str]) -> dict[str, Measured]:
     """Find what was measured of partitions, by stage key; nothing where that is lost."""
     store = PartitionStore(pipeline.storage)
     return {key: receipt.measures if (receipt := store.receipt(key)) else () for key in keys}
+
+
+def has_letters(entry: Commit) -> bool:
+    """Tell whether records failed on the way to a part."""
+    return any(part.file for part in entry.dead_letters)
 
 
 def with_letters(pipeline: Pipeline, entries: Mapping[str, Commit]) -> Mapping[str, Commit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import re
 import uuid
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, cast
 
 import fsspec
 from prefect import Flow
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -35,11 +36,13 @@ from funcpipe_prefect.orchestration.exclusive import one_writer
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
 from funcpipe_prefect.running import run_by
+from funcpipe_prefect.sinks.letters import DeadLetters, causes_of
 from funcpipe_prefect.sources import IterableSource
 
 __all__ = ["LISTENER", "check_backend", "run_pipeline"]
 
 _LARGEST_ARTIFACT = 10_000
+_MOST_LETTERS = 100_000
 
 LISTENER: ContextVar[Progress | None] = ContextVar("funcpipe_progress", default=None)
 """Receives the progress of a flow that runs in this process, for the command line."""
@@ -115,6 +118,9 @@ def run_pipeline(
         str | None,
         Field(description="Operator from whose stage on nothing is used that was computed before."),
     ] = None,
+    retry_errors: Annotated[
+        bool, Field(description="Compute again what left dead letters in an earlier run.")
+    ] = False,
     exclusive: Annotated[
         bool, Field(description="Wait while another exclusive run writes to the same output.")
     ] = False,
@@ -129,6 +135,7 @@ def run_pipeline(
         overrides: Values by key path, such as `{"resources.workers": 4}`.
         refresh: Use nothing that was computed before.
         refresh_from: The operator from whose stage on nothing is used that was computed before.
+        retry_errors: Compute again what left dead letters in an earlier run.
         exclusive: Wait while another exclusive run, of any deployment, writes to the same output.
 
     Returns:
@@ -147,13 +154,16 @@ def run_pipeline(
     try:
         with watched() as cancellation, one_writer(built) if exclusive else contextlib.nullcontext():
             report = _executed(
-                built, backend, cancellation, refresh=refresh, refresh_from=refresh_from, progress=progress
-            )
+                built, backend, cancellation,
+                refresh=refresh, refresh_from=refresh_from, retry_errors=retry_errors, progress=progress,
+            )  # fmt: skip
     except RunCancelled as error:
         cancel_task_runs()
         return cast(RunReport, Cancelled(message=str(error)))
     for warning in report.warnings:
         logger.warning(warning)
+    if report.errors:
+        _show_causes(built)
     if report.result is not None:
         _show_answer(built.name, report.result)
     logger.info(
@@ -164,6 +174,21 @@ def run_pipeline(
     return report
 
 
+def _show_causes(pipeline: Pipeline) -> None:
+    """Keep what records failed of as a table, the most frequent cause first."""
+    letters = itertools.islice(DeadLetters(pipeline.errors.path).read(), _MOST_LETTERS)
+    causes, count = causes_of(letters, most=20)
+    name = pipeline.name
+    create_table_artifact(
+        causes, key=f"funcpipe-{_artifact_key(name)}-errors",
+        description=f"Why records of {name} failed ({count:,} looked at); dead letters: {pipeline.errors.path}",
+    )  # fmt: skip
+
+
+def _artifact_key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"
+
+
 def _show_answer(name: str, result: Any) -> None:
     """Keep what the Combines answered as an artifact of the flow run, as far as it is small."""
     try:
@@ -172,8 +197,7 @@ def _show_answer(name: str, result: Any) -> None:
         text = repr(result)
     if len(text) > _LARGEST_ARTIFACT:
         text = f"{text[:_LARGEST_ARTIFACT]}\n… {len(text) - _LARGEST_ARTIFACT} more characters"
-    key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"
-    create_markdown_artifact(f"```json\n{text}\n```", key=f"funcpipe-{key}-result", description=f"What {name} answered")  # fmt: skip
+    create_markdown_artifact(f"```json\n{text}\n```", key=f"funcpipe-{_artifact_key(name)}-result", description=f"What {name} answered")  # fmt: skip
 
 
 def _executed(

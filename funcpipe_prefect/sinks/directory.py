@@ -132,6 +132,25 @@ class Directory:
             if not entry.part.file or sizes.get(entry.part.file) == entry.part.size
         }
 
+    def lines(self) -> Iterator[bytes]:
+        """Read the lines of all published parts, in order.
+
+        Raises:
+            SinkError: FP408, the manifest is damaged, or a part is missing.
+        """
+        fs, root = self._place
+        for entry in self.manifest().parts:
+            if entry.part.file:
+                if "/" in entry.part.file:
+                    raise SinkError(
+                        f"{self.url}/{MANIFEST} names a part outside of its folder: {entry.part.file}"
+                    )
+                try:
+                    with fs.open(f"{root}/{entry.part.file}", "rb") as file:
+                        yield from file
+                except OSError as error:
+                    raise SinkError(f"{self.url}/{entry.part.file} cannot be read: {error}") from error
+
     def has(self, part: Part) -> bool:
         """Tell whether a part is staged or published, with its full size; an empty part has no file."""
         if not part.file:

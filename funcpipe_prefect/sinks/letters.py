@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import IO, Any, cast
 
 import msgspec
 
+from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.ir import Commit, Part, Split, Undecodable
 from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.schema import encode_foreign, is_model, json_codec
 from funcpipe_prefect.sinks.directory import Directory
 
-__all__ = ["DeadLetters", "letter_line"]
+__all__ = ["DeadLetters", "causes_of", "id_of", "letter_line"]
+
+_NUMBERS = re.compile(r"\d+")
+_MOST_CAUSES = 10_000
 
 
 def letter_line(info: ErrorInfo, record: Any) -> bytes:
@@ -47,6 +53,33 @@ def _plain(record: Any) -> Any:
         return msgspec.to_builtins(record, str_keys=True, enc_hook=encode_foreign)
     except Exception:
         return repr(record)
+
+
+def id_of(letter: Mapping[str, Any]) -> str:
+    """Give what a dead letter is called: the same for the same record and operator, wherever the record is."""
+    text = json.dumps([letter.get("operator"), letter.get("record")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def causes_of(letters: Iterable[Mapping[str, Any]], most: int = 100) -> tuple[list[dict[str, Any]], int]:
+    """Count dead letters by operator, error and message; give the most frequent causes, and how many there are."""
+    causes: dict[tuple[str, str, str], dict[str, Any]] = {}
+    count = 0
+    for letter in letters:
+        count += 1
+        key = (
+            str(letter.get("operator")),
+            str(letter.get("type")),
+            _NUMBERS.sub("#", str(letter.get("message")))[:120],
+        )
+        if key in causes:
+            causes[key]["count"] += 1
+        elif len(causes) < _MOST_CAUSES:
+            where = str(letter.get("location"))
+            causes[key] = {"operator": key[0], "type": key[1], "message": key[2], "count": 1, "location": where, "id": id_of(letter)}  # fmt: skip
+    return sorted(causes.values(), key=lambda one: (-one["count"], one["operator"], one["message"]))[
+        :most
+    ], count
 
 
 @dataclass(frozen=True)
@@ -80,6 +113,18 @@ class DeadLetters:
     def present(self) -> frozenset[str]:
         """The names of the published files that are whole."""
         return frozenset(entry.part.file for entry in self.directory.published().values())
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Give the published dead letters, one after the other.
+
+        Raises:
+            SinkError: FP408, a file is missing or damaged.
+        """
+        for line in self.directory.lines():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise SinkError(f"{self.path} holds a line that is no dead letter: {error}") from error
 
     def commit(self, entries: Sequence[Commit]) -> None:
         """Publish the dead letters that the entries name; leave an absent folder absent if none."""

@@ -58,14 +58,14 @@ def run(request: pytest.FixtureRequest) -> Run:
 def run_on(name: str, request: pytest.FixtureRequest) -> Run:
     """Give what runs a pipeline file on a backend."""
     if name == "local":
-        return lambda mapping, refresh_from=None, **overrides: run_local(
-            load_pipeline(mapping, overrides=overrides), refresh_from=refresh_from
+        return lambda mapping, refresh_from=None, retry_errors=False, **overrides: run_local(
+            load_pipeline(mapping, overrides=overrides), refresh_from=refresh_from, retry_errors=retry_errors
         )
     request.getfixturevalue("prefect_api")
     backend, given = engine(name, request)
 
     def under_prefect(
-        mapping: dict[str, Any], refresh_from: str | None = None, **overrides: Any
+        mapping: dict[str, Any], refresh_from: str | None = None, retry_errors: bool = False, **overrides: Any
     ) -> RunReport:
         from funcpipe_prefect import run_pipeline
 
@@ -76,6 +76,7 @@ def run_on(name: str, request: pytest.FixtureRequest) -> Run:
             input=records,
             overrides={**given, **overrides},
             refresh_from=refresh_from,
+            retry_errors=retry_errors,
         )
         return report
 
