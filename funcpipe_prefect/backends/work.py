@@ -331,6 +331,8 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
     damage = store.damage(key, receipt)
     if receipt is None or damage or _is_expired(pipeline, receipt, job.now):
         return None, damage
+    if receipt.stored is not None and receipt.stored.codec == "pickle" != stage.codec:
+        return None, f"the partition of {stage.name} calls itself a pickle, which nobody asked for"
     if job.retries_errors and receipt.made != job.now and has_letters(receipt.entry):
         return None, ""
     if stage.kind in ("store", "answer"):

@@ -100,13 +100,23 @@ def filled(template: str, part: Part, option: str) -> str:
     try:
         names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
         if names <= {part.word}:
-            return template.format(**{part.word: part.value})
+            text = template.format(**{part.word: part.value})
+            if part.word == "part" and _leads_out(str(part.value)):
+                raise PipelineError([problem_at(Place(option), "FP123", "wrong part", f'"{part.value}" in {template}',
+                                                "a name, without .. and not from the root", "name the part otherwise")])  # fmt: skip
+            return text
         found = ", ".join(f"{{{name}}}" for name in sorted(names - {part.word}))
     except ValueError as error:
         found = f"{template}: {error}"
     mend = f"write {{{part.word}}}, and double the braces that mean themselves: {{{{ }}}}"
     allowed = f"{{{part.word}}}" + (", also with a format: {date:%Y-%m-%d}" if part.word == "date" else "")
     raise PipelineError([problem_at(Place(option), "FP123", "wrong template", found, allowed, mend)])
+
+
+def _leads_out(value: str) -> bool:
+    """Tell whether a part, put into a path, would lead out of the folder that the template names."""
+    steps = value.replace("\\", "/").split("/")
+    return ".." in steps or steps[0] == "" or "://" in value
 
 
 def _date(option: str, text: str, problems: list[Problem]) -> datetime.date | None:

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 import msgspec
+from fsspec.implementations.local import LocalFileSystem
 
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import key_of
@@ -76,6 +78,7 @@ class Directory:
         """
         fs, root = self._place
         temporary = f"{root}/{STAGING}/{temporary_name()}"
+        self._refuse_link(f"{root}/{STAGING}")
         try:
             fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
             with fs.open(temporary, "wb") as raw:
@@ -88,6 +91,12 @@ class Directory:
             with suppress(OSError):
                 if fs.exists(temporary):
                     fs.rm_file(temporary)
+
+    def _refuse_link(self, path: str) -> None:
+        """Write to no place that a link leads to: what is staged there would be removed there, too."""
+        fs, _ = self._place
+        if isinstance(fs, LocalFileSystem) and Path(path).is_symlink():
+            raise SinkError(f"{path} is a symbolic link, and would lead out of {self.url}: remove it")
 
     def _settle(self, temporary: str, split: Split, records: int) -> Part:
         fs, root = self._place
@@ -183,6 +192,10 @@ class Directory:
             raise SinkError(f"cannot publish {self.url}: {error}") from error
 
     def _publish(self, fs: Any, root: str, entries: Sequence[Commit], data: bytes) -> None:
+        self._refuse_link(f"{root}/{STAGING}")
+        wrong = [entry.part.file for entry in entries if "/" in entry.part.file or "\\" in entry.part.file]
+        if wrong:
+            raise SinkError(f"a part of {self.url} is named {wrong[0]}, which leads out of it")
         present = {
             info["name"].rpartition("/")[2]: info["size"] for info in fs.ls(root, detail=True, refresh=True)
         }

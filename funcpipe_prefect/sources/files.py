@@ -49,6 +49,34 @@ _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": _gzip, ".zst": _zstd, 
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 
 
+MOST_EXPANSION = "PREFECT_INTEGRATIONS_FUNCPIPE_MOST_EXPANSION"
+"""Environment variable: how many times its size a compressed file may unfold to, beyond 256 MiB."""
+_EXPANSION, _HARMLESS_BYTES = 300, 256 << 20
+
+
+class _Bounded(io.RawIOBase):
+    """What a decompressor gives, up to so many times what it was given: a bomb unfolds to a thousand times."""
+
+    def __init__(self, stream: Any, raw: Any, url: str) -> None:
+        self._stream, self._raw, self._url = stream, raw, url
+        self._most = float(os.environ.get(MOST_EXPANSION) or _EXPANSION)
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._given += len(data)
+        if self._given > _HARMLESS_BYTES and self._given > self._most * max(1, self._raw.tell()):
+            raise SourceError(
+                f"{self._url} unfolds to more than {self._given:,} bytes, over {self._most:g} times what was read of it: "
+                f"if that is meant, set {MOST_EXPANSION} higher"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
 @dataclass(frozen=True)
 class InputFile:
     """A file of the input.
@@ -122,7 +150,10 @@ def _matches(fs: Any, pattern: str) -> tuple[list[dict[str, Any]], str]:
 def _published(fs: Any, root: str) -> list[str]:
     try:
         entries = json.loads(fs.cat_file(f"{root}/{MANIFEST}"))["parts"]
-        return [f"{root}/{entry['part']['file']}" for entry in entries if entry["part"]["file"]]
+        names = [str(entry["part"]["file"]) for entry in entries if entry["part"]["file"]]
+        if any("/" in name or "\\" in name for name in names):
+            raise ValueError("it names a part outside of its folder")
+        return [f"{root}/{name}" for name in names]
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"{root}/{MANIFEST} is not a manifest of ours: {error!r}") from error
 
@@ -211,8 +242,8 @@ def open_bytes(url: str) -> Iterator[IO[bytes]]:
             if opener is None:
                 yield raw
             else:
-                with opener(raw) as stream:
-                    yield stream
+                with opener(raw) as stream, _Bounded(stream, raw, url) as bounded:
+                    yield io.BufferedReader(bounded, 1 << 18)
     except _UNREADABLE as error:
         raise _unreadable(url, error) from error
 

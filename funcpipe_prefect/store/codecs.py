@@ -26,7 +26,7 @@ import pyarrow as pa
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.schema import difference, from_mapping, is_model, store_codec
-from funcpipe_prefect.store.exchange import decode_value, encode_value
+from funcpipe_prefect.store.exchange import decode_value, encode_value, refusal
 
 __all__ = ["PartitionCodec", "columns_of", "partition_codec"]
 
@@ -53,7 +53,7 @@ class PartitionCodec(Protocol):
 
 
 @functools.cache
-def partition_codec(name: CodecName, record_type: Any) -> PartitionCodec:
+def partition_codec(name: CodecName, record_type: Any, *, may_unpickle: bool = True) -> PartitionCodec:
     """Make the codec of a record type.
 
     Raises:
@@ -64,7 +64,7 @@ def partition_codec(name: CodecName, record_type: Any) -> PartitionCodec:
     if name == "pickle":
         return _Framed(_pickled, pickle.loads)
     if name == "value":
-        return _Framed(encode_value, decode_value)
+        return _Framed(encode_value, decode_value if may_unpickle else _plain_value)
     codec = store_codec(record_type)
     return _Framed(codec.encode, codec.decode)
 
@@ -76,6 +76,12 @@ def columns_of(record_type: Any) -> pa.Schema:
         TypeError: The type has no named fields, or one without a column type.
     """
     return arrow_schema(record_type, _EXACT)
+
+
+def _plain_value(data: bytes) -> Any:
+    if data[0]:
+        raise refusal("an answer in the store")
+    return decode_value(data)
 
 
 def _pickled(record: Any) -> bytes:

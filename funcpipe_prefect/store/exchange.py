@@ -18,11 +18,14 @@ import cloudpickle
 import msgspec
 import pyarrow as pa
 
-from funcpipe_prefect.errors import CorruptPartition
+from funcpipe_prefect.errors import BackendError, CorruptPartition
 from funcpipe_prefect.plan import Segment
 from funcpipe_prefect.schema import store_codec
 
-__all__ = ["ExchangeWriter", "decode_value", "encode_value", "read_segments"]
+__all__ = ["ALLOW_PICKLE", "ExchangeWriter", "decode_value", "encode_value", "read_segments", "refusal"]
+
+ALLOW_PICKLE = "PREFECT_INTEGRATIONS_FUNCPIPE_ALLOW_PICKLE"
+"""Environment variable: `true` lets pickles be read from a store that others may write to."""
 
 _BUFFERED_BYTES = 16 << 20
 _ROWS = 1 << 15
@@ -98,11 +101,14 @@ def _encoded(column: tuple[Any, ...]) -> tuple[bool, Any]:
     return True, msgspec.Raw(_encode(data))
 
 
-def read_segments(file: Any, path: str, segments: Iterable[Segment]) -> Iterator[list[list[Any]]]:
+def read_segments(
+    file: Any, path: str, segments: Iterable[Segment], *, may_unpickle: bool = True
+) -> Iterator[list[list[Any]]]:
     """Read segments, in their order; each gives its columns.
 
     Raises:
         CorruptPartition: FP407, a segment is not what was written.
+        BackendError: FP501, it is pickled where that may not be read.
     """
     for segment in segments:
         file.seek(segment.offset)
@@ -110,12 +116,23 @@ def read_segments(file: Any, path: str, segments: Iterable[Segment]) -> Iterator
         if hashlib.sha256(data).hexdigest()[:32] != segment.sha256:
             raise CorruptPartition(f"{path} is not what was written at byte {segment.offset}")
         raw = pa.decompress(data, decompressed_size=segment.raw, codec="lz4", asbytes=True)
-        yield [_decoded(*column) for column in _decode(raw)]
+        columns = _decode(raw)
+        if not may_unpickle and any(is_pickled for is_pickled, _ in columns):
+            raise refusal(path)
+        yield [_decoded(*column) for column in columns]
 
 
 def _decoded(is_pickled: bool, data: msgspec.Raw) -> Any:
     plain = _decode_plain(data)
     return pickle.loads(plain) if is_pickled else plain
+
+
+def refusal(path: str) -> BackendError:
+    """Say why a file is not unpickled."""
+    return BackendError(
+        f"{path} is pickled, and whoever may write there could have any code run by it: keep the store where "
+        f"only you may write, let values be plain (text, numbers, lists, records), or set {ALLOW_PICKLE}=true"
+    )
 
 
 def encode_value(value: Any) -> bytes:

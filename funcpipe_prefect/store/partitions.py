@@ -16,6 +16,7 @@ match is never used.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,13 +27,14 @@ from typing import IO, Any
 
 import fsspec
 import msgspec
+from fsspec.implementations.local import LocalFileSystem
 
 from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.plan import Segment, StageReceipt, StoredPartition
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.store.codecs import partition_codec
-from funcpipe_prefect.store.exchange import ExchangeWriter, read_segments
+from funcpipe_prefect.store.exchange import ALLOW_PICKLE, ExchangeWriter, read_segments, refusal
 from funcpipe_prefect.store.locks import PartitionLock
 
 __all__ = ["PartitionStore", "RenamedFile", "sealed", "unsealed"]
@@ -188,7 +190,7 @@ class PartitionStore:
         path = self._path(key, "fpx")
         try:
             with self._place[0].open(path, "rb") as file:
-                yield from read_segments(file, path, segments)
+                yield from read_segments(file, path, segments, may_unpickle=self._may_unpickle)
         except FileNotFoundError as error:
             raise CorruptPartition(f"{path} is missing") from error
 
@@ -229,8 +231,24 @@ class PartitionStore:
         return self._records(path, stored.codec, record_type)
 
     def _records(self, path: str, codec: CodecName, record_type: Any) -> Iterator[Located]:
+        if codec == "pickle" and not self._may_unpickle:
+            raise refusal(path)
         with self._place[0].open(path, "rb") as file:
-            yield from partition_codec(codec, record_type).read(file)
+            yield from partition_codec(codec, record_type, may_unpickle=self._may_unpickle).read(file)
+
+    @cached_property
+    def _may_unpickle(self) -> bool:
+        """A pickle may run any code: it is read only where nobody else may write, or by consent."""
+        if os.environ.get(ALLOW_PICKLE, "").lower() in ("1", "true", "yes"):
+            return True
+        fs, root = self._place
+        if not isinstance(fs, LocalFileSystem):
+            return False
+        try:
+            found = Path(root).stat()
+        except OSError:
+            return True
+        return found.st_uid == os.getuid() and not found.st_mode & 0o022
 
     def open_letters(self, key: str) -> Any:
         """Open a stage's dead letters for reading."""
