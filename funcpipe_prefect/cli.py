@@ -201,6 +201,19 @@ def run(
     return DONE
 
 
+@errors.command
+def replay(
+    pipeline: PipelineFile,
+    /,
+    *,
+    backend: BackendOption = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> int:
+    """Compute again what left dead letters, once it is mended: `funcpipe run --retry-errors`."""
+    return run(pipeline, backend=backend, set_=set_, retry_errors=True, json_=json_)
+
+
 def _run_local(pipeline: Pipeline, progress: Progress | None, **again: Any) -> RunReport:
     from funcpipe_prefect.backends.local import run_local
 

@@ -1,4 +1,4 @@
-"""The command line of dead letters: `funcpipe errors ls | show`; `funcpipe run --retry-errors` runs them again."""
+"""The command line of dead letters: `funcpipe errors ls | show`; `cli` adds `replay`, which is a run."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from funcpipe_prefect.columns import row_maker
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Located, RecordSink, Split
 from funcpipe_prefect.laws.paste import Pasted, paste, pasted_test
@@ -58,6 +59,9 @@ class SinkSubject:
     effort: Effort = Effort()
 
 
+_encode_row = canonical_encoder()
+
+
 class _Crash(Exception):
     pass
 
@@ -98,6 +102,17 @@ class _Trial:
         digest = digest_text(fold(Digest(), (digest_of(encode(record)) for record in kept.values())))
         return Commit(name, key_of(name, digest), part, digest)
 
+    def unique(self, records: Sequence[Any]) -> Sequence[Any]:
+        """Give the first record of each key, where the sink tells rows apart by one."""
+        key: tuple[str, ...] = getattr(self.sink, "key", ())
+        if not key:
+            return records
+        first: dict[bytes, Any] = {}
+        for record in records:
+            row = row_maker(self._subject.record_type)(record)
+            first.setdefault(_encode_row([row[name] for name in key]), record)
+        return list(first.values())
+
     def crash(self, name: str, records: Sequence[Any]) -> None:
         """Write half a partition; the process dies of it."""
         try:
@@ -110,6 +125,8 @@ class _Trial:
         """Give what readers see; `notes` are files such as a manifest, whose names begin with `_`."""
         if self._subject.visible is not None:
             return self._subject.visible(str(self.folder))
+        if hasattr(self.sink, "rows"):
+            return sorted(map(_encode_row, self.sink.rows()))
         return files_below(self.folder, notes=notes)
 
 
@@ -218,17 +235,18 @@ def _invisible(subject: SinkSubject, records: Sequence[Any]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         trial = _Trial(subject, Path(folder, "sink"))
         before = trial.content()
-        trial.write("split-0", records)
+        trial.write("split-0", trial.unique(records))
         after = trial.content()
     return "" if before == after else f"before the commit readers see {_difference(before, after)}"
 
 
 def _same_content(subject: SinkSubject, law: str, scenario: Scenario, records: Sequence[Any]) -> str:
-    half = (len(records) + 1) // 2
-    first, second = records[:half], records[half:]
     notes = law != "empty partition"  # a manifest may well name it
     with tempfile.TemporaryDirectory() as folder:
         usual = _Trial(subject, Path(folder, "usual"))
+        records = usual.unique(records)
+        half = (len(records) + 1) // 2
+        first, second = records[:half], records[half:]
         _plain(usual, first, second)
         other = _Trial(subject, Path(folder, "other"))
         scenario(other, first, second)

@@ -27,7 +27,17 @@ __all__ = [
 BUILTIN_SINKS: Mapping[str, SinkEntry] = {
     "jsonl": SinkEntry(JsonlSink, idempotent=True, is_function=False),
     "delta": SinkEntry(DeltaSink, idempotent=True, is_function=False),
-    "lance": SinkEntry(LanceSink, idempotent=True, is_function=False),
+    "lance": SinkEntry(
+        LanceSink,
+        idempotent=True,
+        is_function=False,
+        trial=lambda folder: {"path": f"{folder}/trial.lance", "vector": None},
+    ),
     "parquet": SinkEntry(ParquetSink, idempotent=True, is_function=False),
-    "sql": SinkEntry(SqlSink, idempotent=True, is_function=False),
+    "sql": SinkEntry(
+        SqlSink,
+        idempotent=True,
+        is_function=False,
+        trial=lambda folder: {"url": f"sqlite:///{folder}/trial.db", "table": "trial", "schema": None},
+    ),
 }

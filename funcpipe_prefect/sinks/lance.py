@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -44,6 +45,7 @@ def lance_library() -> Any:
     Raises:
         SinkError: FP408, it is not installed.
     """
+    os.environ.setdefault("LANCE_LOG", "error")  # it warns of each dataset that is made
     try:
         return importlib.import_module("lance")
     except ModuleNotFoundError as error:

@@ -177,6 +177,8 @@ class Tables:
         return self._sink.mode in ("replace", "sync")
 
     def _count(self) -> int:
+        if self._reflected(self._sink.table) is None:  # no run has had a row yet
+            return 0
         target = sa.table(self._sink.table, schema=self._sink.schema)
         return int(self._connection.execute(sa.select(sa.func.count()).select_from(target)).scalar_one())
 

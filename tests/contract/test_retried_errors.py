@@ -134,7 +134,7 @@ def test_the_command_lists_causes_and_shows_a_letter(
     assert code == 2
     assert "no dead letter has an id that begins so" in said
     (tmp_path / "refused").write_text("")
-    assert command(capsys, "run", str(file), "--retry-errors", "--json")[1]["errors"] == 0
+    assert command(capsys, "errors", "replay", str(file), "--json")[1]["errors"] == 0
     assert command(capsys, "errors", "ls", str(file), "--json")[1]["count"] == 0
 
 

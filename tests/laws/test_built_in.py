@@ -82,6 +82,10 @@ SINKS: dict[str, Callable[[], Any]] = {
     "parquet": lambda: check_sink_idempotent(ParquetSink, Row, examples=40),
     "lance": lambda: check_sink(LanceSink, Row, key="key", examples=2),
     "delta": lambda: check_sink(DeltaSink, Row, key="key", examples=2),
+    "delta as any sink": lambda: check_sink_idempotent(
+        functools.partial(DeltaSink, mode="sync", key=("key",)), ROWS, record_type=Row, examples=8
+    ),
+    "lance as any sink": lambda: check_sink_idempotent(LanceSink, ROWS, record_type=Row, examples=8),
     "sql": lambda: check_sink(in_sqlite, ROWS, key="key", record_type=Row, examples=2),
     "parquet of narrow floats": lambda: check_sink_idempotent(
         functools.partial(ParquetSink, float_type="float32"), Row, examples=40

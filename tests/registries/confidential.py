@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+
 from funcpipe_prefect import Registry
 from funcpipe_prefect.ir import Located, Part, Reject, Split
 from funcpipe_prefect.sinks import JsonlSink
@@ -20,10 +23,18 @@ class Item:
     text: str
 
 
+def _logger() -> Any:
+    """Give the logger of the task run, where there is one."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)
+
+
 @registry.func
 def signed(item: Item, *, token: str, fails: str = "") -> Item:
     """Use a token without showing it; fail as it is asked to, with the token in the message."""
-    logging.getLogger("prefect.task_runs").info("signing with %s", token)
+    _logger().info("signing with %s", token)
     if fails == "record" and item.id == 3:
         raise ValueError(f"the service refused {token}")
     if fails == "task":
