@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from funcpipe_prefect.errors import ContractError
+from funcpipe_prefect.errors import ContractError, FuncPipeError
 from funcpipe_prefect.ir import Combine, CombineByKey, Distinct, Located
 from funcpipe_prefect.kernel import Trace, bind, calling, infrastructure, outside
 from funcpipe_prefect.keyed import KeyValue, WindowedValue
@@ -150,6 +150,8 @@ def answer(operator: Combine, totals: Iterable[Any], trace: Trace) -> Any:
 
 def _of_monoid(operator: Combine | CombineByKey, error: Exception, trace: Trace | None = None) -> Exception:
     """Say what a monoid failed at: a record's total, or, without a trace, the answers of partitions."""
+    if isinstance(error, FuncPipeError) and trace is None:
+        return error  # of what was read, not of the monoid
     if isinstance(error, infrastructure(operator)):
         place = f"merging for {operator.name!r}" if trace is None else f"{operator.name!r} at {trace.where()}"
         return outside(place, error)

@@ -14,6 +14,7 @@ from funcpipe_prefect.config.places import KeyPath
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import Expectation, Function, Operator, Sink
 from funcpipe_prefect.schema import fields_of
+from funcpipe_prefect.sinks import FunctionSink
 
 __all__ = ["with_expectations"]
 
@@ -53,6 +54,12 @@ def _sink(
     return sinks.get(spec.of or "")
 
 
+def _check_commits(scope: Scope, sink: Sink, path: KeyPath) -> None:
+    if isinstance(sink.target, FunctionSink):
+        scope.config.problem(path, "FP317", "nothing can be held back", f"{sink.name} is a function, which publishes each record as it comes",
+                             "a Sink with a commit", "expect it of another Sink, or make the function a class")  # fmt: skip
+
+
 def _expectation(scope: Scope, spec: ExpectSpec, path: KeyPath, sink: Sink | None) -> Expectation | None:
     count = len(scope.config.problems)
     asked = [kind for kind in _KINDS if getattr(spec, kind) is not None]
@@ -70,6 +77,8 @@ def _expectation(scope: Scope, spec: ExpectSpec, path: KeyPath, sink: Sink | Non
             scope.config.problem(
                 (*path, key), "FP101", "unknown key", f'"{key}" with {kind}', "no such key there", "remove it"
             )
+    if sink is not None:
+        _check_commits(scope, sink, path)
     if spec.field is not None and sink is not None:
         _check_field(scope, spec.field, sink, (*path, "field"))
     func = _predicate(scope, spec, path, sink) if kind == "pass_rate" else None

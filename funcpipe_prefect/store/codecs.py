@@ -26,7 +26,7 @@ import pyarrow as pa
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.schema import difference, from_mapping, is_model, store_codec
-from funcpipe_prefect.store.exchange import decode_value, encode_value, refusal
+from funcpipe_prefect.store.exchange import decode_value, encode_value, harmless
 
 __all__ = ["PartitionCodec", "columns_of", "partition_codec"]
 
@@ -79,9 +79,7 @@ def columns_of(record_type: Any) -> pa.Schema:
 
 
 def _plain_value(data: bytes) -> Any:
-    if data[0]:
-        raise refusal("an answer in the store")
-    return decode_value(data)
+    return harmless(data[1:], "an answer in the store") if data[0] else decode_value(data)
 
 
 def _pickled(record: Any) -> bytes:

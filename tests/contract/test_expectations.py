@@ -153,3 +153,15 @@ def test_a_wrong_expectation_is_told_at_its_place(tmp_path: Path, name: str) -> 
     expect, fault = WRONG[name]
     with pytest.raises(PipelineError, match=fault):
         load_pipeline(spec(tmp_path, expect))
+
+
+def test_a_function_as_a_sink_can_hold_nothing_back(tmp_path: Path) -> None:
+    mapping = spec(tmp_path, {"rows": {"min": 1}})
+    mapping["imports"] = ["tests.registries.words"]
+    mapping["source"].pop("record")
+    mapping["operators"] = [
+        {"type": "Sink", "name": "write", "func": "put_file", "contract": {"idempotent": True},
+         "params": {"folder": str(tmp_path)}},
+    ]  # fmt: skip
+    with pytest.raises(PipelineError, match=r"FP317 nothing can be held back.*\$\.expect\[0\]"):
+        load_pipeline(mapping)

@@ -17,7 +17,10 @@ import pytest
 
 from funcpipe_prefect import load_pipeline, run_local
 from funcpipe_prefect.errors import BackendError, PipelineError, SinkError, SourceError
+from funcpipe_prefect.monoid import BUILTIN_MONOIDS
+from funcpipe_prefect.sketches import SKETCHES
 from funcpipe_prefect.sources.files import MOST_EXPANSION
+from funcpipe_prefect.statistics import STATISTICS
 from funcpipe_prefect.store.exchange import ALLOW_PICKLE
 from tests.conftest import ROOT
 from tests.stores import rows_seen
@@ -226,6 +229,38 @@ def test_pickles_are_not_read_from_a_cache_to_which_others_may_write(
         run(other)
     monkeypatch.setenv(ALLOW_PICKLE, "true")
     assert run(other).records_out == 1
+
+
+@pytest.mark.parametrize("monoid", sorted({*BUILTIN_MONOIDS, *STATISTICS, *SKETCHES} - {"digest"}))
+def test_totals_of_built_in_monoids_are_read_from_any_store(tmp_path: Path, monoid: str) -> None:
+    lifts = {"mean": "pair_of", "arg_min": "pair_of", "arg_max": "pair_of", "set_union": "set_of", "top_k": "list_of", "counter": "counts_of"}  # fmt: skip
+    mapping = spec(tmp_path, b"".join(line(id=n) for n in range(30)))
+    mapping["source"]["splits"] = 3
+    mapping["materialization_points"] = []
+    lift = lifts.get(monoid, "weight_of")
+    mapping["operators"][1:] = [
+        {"type": "CombineByKey", "name": "keyed", "key": "third_of", "lift": lift, "monoid": monoid},
+        {**spec(tmp_path)["operators"][1]},
+        {"type": "Combine", "name": "whole", "lift": lift, "monoid": monoid, "input": "tidy"},
+    ]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    report = run(mapping)
+    assert report.outputs["write"]["records_out"] == 3
+    assert report.result is not None
+
+
+def test_a_total_of_a_class_of_the_users_is_not(tmp_path: Path) -> None:
+    mapping = spec(tmp_path, line() * 9)
+    mapping["materialization_points"] = []
+    mapping["operators"][1:] = [
+        {"type": "Combine", "name": "whole", "lift": "item_of", "monoid": "last_item"}
+    ]
+    (tmp_path / "cache").mkdir()
+    assert run(mapping).result is not None
+    (tmp_path / "cache").chmod(0o777)
+    with pytest.raises(BackendError, match="is pickled"):
+        run_local(load_pipeline(mapping), refresh=True)
 
 
 def test_a_planted_pickle_is_never_run_for_a_pipeline_without_pickles(tmp_path: Path) -> None:
