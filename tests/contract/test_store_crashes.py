@@ -27,7 +27,7 @@ from tests.stores import STORES, Store, rows_seen, store
 
 CRASHES = int(os.environ.get("FUNCPIPE_CRASHES", "200"))
 CASES = [
-    pytest.param(name, mode, marks=pytest.mark.slow if mode in ("upsert", "append") else ())
+    pytest.param(name, mode, marks=() if mode == "sync" or name in ("jsonl", "parquet") else pytest.mark.slow)
     for name in STORES
     for mode in (("replace",) if name in ("jsonl", "parquet") else ("replace", "upsert", "sync", "append"))
 ]

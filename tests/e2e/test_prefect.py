@@ -174,7 +174,8 @@ def test_the_ui_draws_a_form_from_typed_parameters() -> None:
 
     schema = run_pipeline.parameters.model_dump()
     assert set(schema["properties"]) == {
-        "pipeline", "backend", "input", "output", "overrides", "refresh", "refresh_from", "exclusive",
+        "pipeline", "backend", "input", "output", "overrides", "refresh", "refresh_from", "retry_errors",
+        "exclusive",
     }  # fmt: skip
     assert schema["required"] == ["pipeline"]
     assert schema["properties"]["refresh"]["type"] == "boolean"

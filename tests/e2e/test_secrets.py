@@ -50,7 +50,16 @@ def told_by_server(name: str) -> str:
     return "".join(map(repr, [run, run.parameters, *tasks, *states, *logs])) + artifacts
 
 
-@pytest.mark.parametrize("fails", ["", "record", "task", "sink", "missing"])
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "",
+        "record",
+        "missing",
+        pytest.param("task", marks=pytest.mark.slow),
+        pytest.param("sink", marks=pytest.mark.slow),
+    ],
+)
 def test_a_secret_block_is_used_and_turns_up_nowhere(
     fails: str, canary: str, tmp_path: Path, dask_address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
