@@ -27,7 +27,7 @@ from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
-from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row
+from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, refuse_twice
 
 __all__ = ["DeltaSink", "delta_library"]
 
@@ -268,12 +268,7 @@ class DeltaSink:
             is_kept = pc.field(_COLUMN).isin([part.file for part in kept])
             found = table.to_pyarrow_dataset().to_table(columns=names, filter=is_kept)
             keys = pa.concat_tables([keys, found.cast(keys.schema)])
-        counted = keys.append_column("_count", pa.repeat(1, len(keys))).group_by(names)
-        twice = counted.aggregate([("_count", "sum")]).filter(pc.field("_count_sum") > 1)
-        if len(twice):
-            [row] = twice.select(names).slice(0, 1).to_pylist()
-            key = ", ".join(f"{name}={value!r}" for name, value in row.items())
-            raise SinkError(f"two rows of this run have the key {key} in {self.path}: put a Distinct before the Sink")  # fmt: skip
+        refuse_twice(keys, self.path)
 
     @contextlib.contextmanager
     def _faults(self, doing: str) -> Iterator[None]:

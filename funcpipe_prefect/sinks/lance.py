@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import PositiveInt
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
@@ -32,7 +31,7 @@ from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import slug
-from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, table_of
+from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, refuse_twice, table_of
 
 __all__ = ["LanceSink", "lance_library"]
 
@@ -317,16 +316,7 @@ class LanceSink:
                 if any(file.path in kept for file in fragment.metadata.files)
             ]  # fmt: skip
             keys = pa.concat_tables([keys, dataset.scanner(columns=names, fragments=fragments).to_table()])
-        counts = (
-            keys.append_column("_count", pa.repeat(1, len(keys)))
-            .group_by(names)
-            .aggregate([("_count", "sum")])
-        )
-        twice = counts.filter(pc.field("_count_sum") > 1)
-        if len(twice):
-            [row] = twice.select(names).slice(0, 1).to_pylist()
-            key = ", ".join(f"{name}={value!r}" for name, value in row.items())
-            raise SinkError(f"two rows of this run have the key {key} in {self.path}: put a Distinct before the Sink")  # fmt: skip
+        refuse_twice(keys, self.path)
 
     def _remove(self, fragments: Sequence[Mapping[str, Any]]) -> None:
         fs, root = fsspec.url_to_fs(self.path)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import Directory
-from funcpipe_prefect.sinks.staging import table_of
+from funcpipe_prefect.sinks.staging import write_rows
 
 __all__ = ["ParquetSink"]
 
@@ -67,14 +65,7 @@ class ParquetSink:
         schema = arrow_schema(record_type, {float: self._float})
         row = row_maker(record_type)
         with self.directory.staged(split) as file:
-            writer = pq.ParquetWriter(file.raw, schema, compression=self.compression)
-            try:
-                while batch := list(itertools.islice(records, _ROWS)):
-                    table = table_of(batch, row, schema, reject)
-                    writer.write_table(table)
-                    file.records += table.num_rows
-            finally:
-                writer.close()
+            file.records = write_rows(file.raw, records, schema, row, reject, self.compression)
         return file.part
 
     def has(self, part: Part) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
-from funcpipe_prefect.sinks.staging import is_kept, is_same, table_of
+from funcpipe_prefect.sinks.staging import is_kept, is_same, write_rows
 
 __all__ = ["SqlSink"]
 
@@ -95,7 +93,7 @@ class SqlSink:
         schema = arrow_schema(record_type)
         row = _row_maker(record_type, schema, self.key, is_sqlite=_databases().is_sqlite(self.url))
         with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as file:
-            count = _spooled(file, records, schema, row, reject)
+            count = write_rows(file, records, schema, row, reject)
             if count == 0:
                 return Part()
             sha256, size = _hash(file)
@@ -180,23 +178,6 @@ def _row_maker(
         return found
 
     return checked
-
-
-def _spooled(
-    file: Any,
-    records: Iterator[Located],
-    schema: pa.Schema,
-    row: Callable[[Any], dict[str, Any]],
-    reject: Reject,
-) -> int:
-    """Write the rows as Parquet, which shows early what has no column; give their number."""
-    count = 0
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        while batch := list(itertools.islice(records, _ROWS)):
-            table = table_of(batch, row, schema, reject)
-            writer.write_table(table)
-            count += table.num_rows
-    return count
 
 
 def _hash(file: Any) -> tuple[str, int]:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from funcpipe_prefect.errors import SinkError
@@ -28,7 +29,7 @@ from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import STAGING, Directory
 
-__all__ = ["Staging", "Taken", "is_kept", "is_same", "keyed_row", "table_of"]
+__all__ = ["Staging", "Taken", "is_kept", "is_same", "keyed_row", "refuse_twice", "table_of", "write_rows"]
 
 _ROWS = 2048
 _TAKEN, _NEXT = "_taken.json", "_next.json"
@@ -83,14 +84,7 @@ class Staging:
             reject: Takes a record that makes no row, or one that does not fit the columns.
         """
         with self._directory.staged(split) as file:
-            writer = pq.ParquetWriter(file.raw, schema, compression="zstd")
-            try:
-                while batch := list(itertools.islice(records, _ROWS)):
-                    table = table_of(batch, row, schema, reject)
-                    writer.write_table(table)
-                    file.records += table.num_rows
-            finally:
-                writer.close()
+            file.records = write_rows(file.raw, records, schema, row, reject)
         return file.part
 
     def has(self, part: Part) -> bool:
@@ -233,6 +227,38 @@ def is_kept(entry: Commit, published: Mapping[str, Commit]) -> bool:
 def is_same(entries: Sequence[Commit], published: Mapping[str, Commit]) -> bool:
     """Tell whether just these parts are published, in this order."""
     return list(published) == [one.key for one in entries] and all(is_kept(one, published) for one in entries)
+
+
+def write_rows(
+    file: Any,
+    records: Iterator[Located],
+    schema: pa.Schema,
+    row: Callable[[Any], dict[str, Any]],
+    reject: Reject,
+    compression: Literal["zstd", "snappy", "gzip", "none"] = "zstd",
+) -> int:
+    """Write records as a Parquet file; give how many fitted the columns."""
+    count = 0
+    with pq.ParquetWriter(file, schema, compression=compression) as writer:
+        while batch := list(itertools.islice(records, _ROWS)):
+            table = table_of(batch, row, schema, reject)
+            writer.write_table(table)
+            count += table.num_rows
+    return count
+
+
+def refuse_twice(keys: pa.Table, place: str) -> None:
+    """Refuse rows of one key, given the key columns of all rows.
+
+    Raises:
+        SinkError: FP408, with the key.
+    """
+    counted = keys.append_column("_count", pa.repeat(1, len(keys))).group_by(keys.column_names)
+    twice = counted.aggregate([("_count", "sum")]).filter(pc.field("_count_sum") > 1)
+    if len(twice):
+        [row] = twice.select(keys.column_names).slice(0, 1).to_pylist()
+        key = ", ".join(f"{name}={value!r}" for name, value in row.items())
+        raise SinkError(f"two rows of this run have the key {key} in {place}: put a Distinct before the Sink")
 
 
 def table_of(
