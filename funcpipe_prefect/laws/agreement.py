@@ -28,6 +28,7 @@ from funcpipe_prefect.ir import (
 from funcpipe_prefect.laws.paste import Pasted, pasted_test
 from funcpipe_prefect.laws.same import alike
 from funcpipe_prefect.laws.verdicts import Law, Verdict
+from funcpipe_prefect.schema import canonical_encoder
 from funcpipe_prefect.sources import IterableSource
 
 __all__ = ["BACKENDS", "agreement_laws", "in_folder"]
@@ -98,12 +99,21 @@ def _answer(pipeline: Pipeline, records: Sequence[Any], backend: str) -> tuple[R
     with tempfile.TemporaryDirectory() as folder:
         ready = replace(in_folder(pipeline, folder), source=IterableSource.of(records, splits))
         report = run_local(ready) if backend == "local" else _on_prefect(ready, backend)
-        written = {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(Path(folder, "out").rglob("*"))
-            if path.is_file()
-        }
+        written: dict[str, Any] = {}
+        for sink in ready.sinks:
+            written |= _seen(sink.target, Path(folder, "out", sink.name), sink.name)
     return report, written
+
+
+def _seen(target: Any, folder: Path, name: str) -> dict[str, Any]:
+    """Give what readers see of a sink: its rows, where it has them, else the bytes of its files."""
+    if hasattr(target, "rows"):
+        return {f"out/{name}": sorted(map(canonical_encoder(), target.rows()))}
+    return {
+        f"out/{name}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _on_prefect(pipeline: Pipeline, backend: str) -> RunReport:
