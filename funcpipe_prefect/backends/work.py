@@ -518,19 +518,16 @@ def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, Commit]:
     """
     published: dict[str, Commit] = {}
     for sink in pipeline.sinks:
-        published |= sink.target.published()
+        found = sink.target.published()
+        if sink.expectations:
+            measured = measures_of(pipeline, found)
+            found = {key: found[key] for key in found if len(measured[key]) == len(sink.expectations)}
+        published |= found
     if pipeline.expires_s is not None:
         store = PartitionStore(pipeline.storage)
         receipts = {key: store.receipt(key) for key in published}
         fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
         published = {key: entry for key, entry in published.items() if key in fresh}
-    for sink in pipeline.sinks:
-        if sink.expectations:
-            count = len(sink.expectations)
-            known = measures_of(pipeline, sink.target.published())
-            published = {
-                key: entry for key, entry in published.items() if key not in known or len(known[key]) == count
-            }
     return with_letters(pipeline, published)
 
 
@@ -547,7 +544,7 @@ def has_letters(entry: Commit) -> bool:
 
 def with_letters(pipeline: Pipeline, entries: Mapping[str, Commit]) -> Mapping[str, Commit]:
     """Give those entries whose dead letters are published."""
-    if not any(part.file for entry in entries.values() for part in entry.dead_letters):
+    if not any(map(has_letters, entries.values())):
         return entries
     letters = DeadLetters(pipeline.errors.path)
     present = letters.present()

@@ -28,7 +28,7 @@ from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
-from funcpipe_prefect.sinks.staging import is_kept, is_same, write_rows
+from funcpipe_prefect.sinks.staging import is_kept, is_same, keyed_row, write_rows
 
 __all__ = ["SqlSink"]
 
@@ -155,14 +155,11 @@ def _row_maker(
     record_type: Any, schema: pa.Schema, key: Sequence[str], *, is_sqlite: bool
 ) -> Callable[[Any], dict[str, Any]]:
     """Make the function from a record to a row, which raises for one that the database would not keep as it is."""
-    row = row_maker(record_type)
+    row = keyed_row(row_maker(record_type), key)
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
 
     def checked(record: Any) -> dict[str, Any]:
         found = row(record)
-        for name in key:
-            if found[name] is None:
-                raise ValueError(f"the key field {name!r} is null")
         for name, value in found.items():
             if isinstance(value, str):
                 value.encode()
