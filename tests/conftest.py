@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import gc
 import os
 import socket
 import subprocess
@@ -23,6 +26,29 @@ os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.pop("PREFECT_API_URL", None)
+
+
+def _parse_without_collection(parse: Any) -> Any:
+    """`ast.parse`, which these Pythons cannot enter twice (gh-106905): a `__del__` called while it works may.
+
+    A finalizer that warns is reported with a traceback, and writing a traceback parses the source line.
+    """
+
+    @functools.wraps(parse)
+    def parsed(*args: Any, **kwargs: Any) -> Any:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return parse(*args, **kwargs)
+        finally:
+            if collects:
+                gc.enable()
+
+    return parsed
+
+
+if sys.version_info < (3, 12, 2):
+    ast.parse = _parse_without_collection(ast.parse)
 
 
 @pytest.fixture(scope="session", autouse=True)
