@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +21,7 @@ from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
 from funcpipe_prefect.cli_errors import errors
 from funcpipe_prefect.cli_laws import check_quickly, laws
-from funcpipe_prefect.errors import FuncPipeError, PipelineError, SourceError
+from funcpipe_prefect.errors import FuncPipeError, PipelineError, SinkError, SourceError
 
 if TYPE_CHECKING:
     from funcpipe_prefect.backends.protocol import Progress, RunReport
@@ -210,8 +211,24 @@ def replay(
     set_: SetOption = None,
     json_: JsonOption = False,
 ) -> int:
-    """Compute again what left dead letters, once it is mended: `funcpipe run --retry-errors`."""
-    return run(pipeline, backend=backend, set_=set_, retry_errors=True, json_=json_)
+    """Run the records again that failed, once what failed them is mended: `funcpipe run --retry-errors`.
+
+    They go on from the operator that failed, through the rest of the pipeline; what comes through joins
+    the output, and its dead letters are kept as solved.
+    """
+    from funcpipe_prefect.sinks.letters import DeadLetters, timestamp
+
+    letters = DeadLetters(load(pipeline, _overrides(set_)).errors.path)
+    try:
+        before, started = sum(1 for _ in letters.read()), timestamp(time.time())
+        code = run(pipeline, backend=backend, set_=set_, retry_errors=True, json_=json_)
+        if code == DONE:
+            left = sum(1 for _ in letters.read())
+            solved = sum(one["solved"] >= started for one in letters.solved())
+            _notes.print(f"{before:,} dead letters before; {solved:,} solved, {left:,} left")
+    except SinkError as error:
+        return _failed(error, FAILED, (backend or "local") if json_ else None)
+    return code
 
 
 def _run_local(pipeline: Pipeline, progress: Progress | None, **again: Any) -> RunReport:

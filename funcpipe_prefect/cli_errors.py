@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from funcpipe_prefect.errors import PipelineError, Place, Problem, SinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from funcpipe_prefect.sinks.letters import DeadLetters
 
 __all__ = ["errors"]
 
@@ -23,19 +24,31 @@ errors = App(name="errors", help="Look at the records that failed: counts by cau
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]
 OperatorOption = Annotated[str | None, Parameter(help="Only of this operator.")]
+SolvedOption = Annotated[
+    bool, Parameter(help="Those that have come through since, or left the input.", negative=())
+]
 JsonOption = Annotated[
     bool, Parameter(name="--json", help="Print one JSON object as the last line.", negative=())
 ]
 
 
 @errors.command
-def ls(pipeline: PipelineFile, /, *, operator: OperatorOption = None, json_: JsonOption = False) -> int:
+def ls(
+    pipeline: PipelineFile,
+    /,
+    *,
+    operator: OperatorOption = None,
+    solved: SolvedOption = False,
+    json_: JsonOption = False,
+) -> int:
     """List what records failed of, the most frequent cause first."""
     from funcpipe_prefect.sinks.letters import causes_of
 
     try:
-        url, letters = _opened(pipeline, operator)
-        causes, count = causes_of(letters)
+        store = _opened(pipeline)
+        found = store.solved() if solved else store.read()
+        causes, count = causes_of(one for one in found if operator in (None, one["operator"]))
+        url = store.path
     except SinkError as error:
         return _failed(error)
     if json_:
@@ -50,17 +63,19 @@ def ls(pipeline: PipelineFile, /, *, operator: OperatorOption = None, json_: Jso
         shown = (cause["operator"], cause["type"], cause["message"], cause["location"], cause["id"])
         table.add_row(f"{cause['count']:,}", *(text.replace("[", r"\[") for text in shown))
     _notes.print(table)
-    _notes.print(f"{count:,} dead letters below {url}", markup=False, soft_wrap=True)
+    what = "solved dead letters" if solved else "dead letters"
+    _notes.print(f"{count:,} {what} below {url}", markup=False, soft_wrap=True)
     return DONE
 
 
 @errors.command
 def show(pipeline: PipelineFile, id: str, /) -> int:
-    """Print one dead letter in full, by its id or the beginning of it."""
+    """Print one dead letter in full, solved or not, by its id or the beginning of it."""
     from funcpipe_prefect.sinks.letters import id_of
 
     try:
-        _, letters = _opened(pipeline, None)
+        store = _opened(pipeline)
+        letters = itertools.chain(store.solved(), store.read())
         found = {key: letter for letter in letters if (key := id_of(letter)).startswith(id)}
     except SinkError as error:
         return _failed(error)
@@ -75,12 +90,11 @@ def show(pipeline: PipelineFile, id: str, /) -> int:
     return DONE
 
 
-def _opened(path: str, operator: str | None) -> tuple[str, Iterator[dict[str, Any]]]:
+def _opened(path: str) -> DeadLetters:
     from funcpipe_prefect.builder import load_pipeline
     from funcpipe_prefect.sinks.letters import DeadLetters
 
-    url = load_pipeline(path).errors.path
-    return url, (one for one in DeadLetters(url).read() if operator in (None, one["operator"]))
+    return DeadLetters(load_pipeline(path).errors.path)
 
 
 def _failed(error: SinkError) -> int:

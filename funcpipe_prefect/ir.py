@@ -6,7 +6,7 @@ backend is known here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -334,6 +334,15 @@ class OperatorCounts:
         )
 
 
+def summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
+    """Add counts up by operator, in the order in which operators are met."""
+    total: dict[str, OperatorCounts] = {}
+    for row in rows:
+        for one in row:
+            total[one.name] = total[one.name] + one if one.name in total else one
+    return tuple(total.values())
+
+
 @dataclass(frozen=True)
 class Part:
     """A written file, not yet visible to readers: the receipt of a sink.
@@ -457,10 +466,12 @@ class ErrorSettings:
         path: URL of the folder of dead letters.
         max_error_rate: The largest share of failed records, from 0 to 1; a run above it fails
             before anything is published. 1 sets no limit.
+        keep_s: Seconds for which solved dead letters are kept.
     """
 
     path: str
     max_error_rate: float = 1.0
+    keep_s: float = 30 * 86_400.0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ from funcpipe_prefect.ir import (
     GroupOperator,
     Map,
     Operator,
+    OperatorCounts,
+    Part,
     Pipeline,
     RecordOperator,
     Sink,
@@ -136,6 +138,21 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Again:
+    """What a stage has made of the records that had failed before.
+
+    Attributes:
+        base: The dead letters on the way to the stage's partition, before.
+        stored: The new records alone; the stage's partition holds them, too.
+        counts: By how much the counts of the operators have changed.
+    """
+
+    base: tuple[Part, ...]
+    stored: StoredPartition
+    counts: tuple[OperatorCounts, ...]
+
+
+@dataclass(frozen=True)
 class StageReceipt:
     """What a stage's task returns for one split: small, whatever the partition's size.
 
@@ -151,6 +168,10 @@ class StageReceipt:
         made: The start of the run that made it, in seconds since 1970.
         warnings: What was found damaged on the way.
         measures: What was measured of the records for the sink's expectations.
+        more: What a sink was given later, of records that failed at first.
+        failed: The records that failed here, as they are needed to run them again.
+        again: What came of records that had failed, in the last run that ran them again.
+        retried: The start of that run, in seconds since 1970.
     """
 
     entry: Commit
@@ -164,6 +185,15 @@ class StageReceipt:
     made: float = 0.0
     warnings: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
+    more: tuple[Commit, ...] = ()
+    failed: StoredPartition | None = None
+    again: Again | None = None
+    retried: float = 0.0
+
+    @property
+    def entries(self) -> tuple[Commit, ...]:
+        """The entry, and those of what was given later."""
+        return (self.entry, *self.more)
 
 
 @dataclass(frozen=True)
@@ -201,14 +231,14 @@ class Plan:
     """What a run does: stages, splits, and the key of every pair of them.
 
     Attributes:
-        published: What need not run, since its end is there already, with its entry: by the index
+        published: What need not run, since its end is there already, with its entries: by the index
             of the stage, and of the task in its lane.
     """
 
     pipeline: Pipeline
     stages: tuple[Stage, ...]
     lanes: tuple[Lane, ...]
-    published: Mapping[tuple[int, int], Commit] = field(default_factory=dict)
+    published: Mapping[tuple[int, int], tuple[Commit, ...]] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[Split, ...]:

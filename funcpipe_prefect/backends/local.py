@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import tenacity
 
 from funcpipe_prefect.backends.protocol import Progress, Receipts, RunReport, execute
-from funcpipe_prefect.backends.work import Job, commit_run, run_stage
+from funcpipe_prefect.backends.work import Entries, Job, commit_run, run_stage
 from funcpipe_prefect.errors import is_retryable
-from funcpipe_prefect.ir import Commit, Pipeline, Retries
+from funcpipe_prefect.ir import Pipeline, Retries
 from funcpipe_prefect.plan import Lane, Plan, StageReceipt
 from funcpipe_prefect.sources import IterableSource
 
@@ -85,7 +85,7 @@ class LocalEngine:
                 notify(index, receipts[index, number])
         return receipts
 
-    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish from here."""
         retries = job.pipeline.retries
         retrying(retries, retries.sink)(commit_run, job, plan, entries)

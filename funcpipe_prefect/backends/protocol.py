@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from funcpipe_prefect.backends.work import (
+    Entries,
     Job,
     answer_of,
     finished,
@@ -16,13 +17,12 @@ from funcpipe_prefect.backends.work import (
     is_published,
     measures_of,
     published_entries,
-    summed,
     sweep,
     with_letters,
 )
 from funcpipe_prefect.errors import ErrorRateExceeded, ExpectationFailed, PipelineError, Place, Problem
 from funcpipe_prefect.expectations import Outcome, judged
-from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink
+from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink, summed
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt, behind, cautions, plan_run, stage_of
 from funcpipe_prefect.running import new_token
@@ -141,7 +141,7 @@ class Engine(Protocol):
             notify: To be called with the stage's index when it has ended on a split.
         """
 
-    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish outputs and dead letters."""
 
 
@@ -189,7 +189,7 @@ def execute(
     for lane in plan.lanes:
         if any((stage, task) in needed for stage in lane.stages for task in range(len(lane.tasks))):
             receipts |= engine.run_lane(job, plan, lane, watch.notify)
-    entries = {place: receipt.entry for place, receipt in receipts.items()} | dict(plan.published)
+    entries = {place: receipt.entries for place, receipt in receipts.items()} | dict(plan.published)
     report = _report(plan, entries, watch, engine.name)
     _check_error_rate(pipeline, report, [receipts[place] for place in sorted(receipts)])
     report = _with_expectations(report, plan, entries, receipts)
@@ -218,18 +218,18 @@ def _planned(
         refreshed = frozenset(range(len(plan.stages)))
     known = dict(published_entries(pipeline, now))
     if retry_errors:
-        failed = {key for key, entry in known.items() if has_letters(entry)}
-        known = {key: entry for key, entry in known.items() if key not in failed}
+        failed = {key for key, entries in known.items() if has_letters(entries)}
+        known = {key: entries for key, entries in known.items() if key not in failed}
         if failed:
             refreshed |= _merged(plan.stages)
     job = Job(pipeline, plan.stages, refreshed, now, new_token(), retry_errors)
-    kept: dict[str, Commit] = {}
+    kept: dict[str, tuple[Commit, ...]] = {}
     for stage, tasks in plan.ends():
         if stage.kind == "answer":
             for task in tasks:
                 receipt = finished(job, stage, plan.task(stage.index, task).keys[stage.index])
                 if receipt is not None:
-                    kept[receipt.entry.key] = receipt.entry
+                    kept[receipt.entry.key] = receipt.entries
     known |= with_letters(pipeline, kept)
     done = {
         (stage.index, task): known[key]
@@ -252,7 +252,7 @@ def _merged(stages: Sequence[Stage]) -> frozenset[int]:
 def _with_expectations(
     report: RunReport,
     plan: Plan,
-    entries: Mapping[tuple[int, int], Commit],
+    entries: Entries,
     receipts: Receipts,
 ) -> RunReport:
     """Hold what was measured against what is expected; publish nothing where that differs."""
@@ -266,9 +266,10 @@ def _with_expectations(
             for task in tasks
             if (stage.index, task) in receipts
         }
-        keys = [entries[stage.index, task].key for task in tasks]
+        published = _of_stage(entries, stage, tasks)
+        keys = [entry.key for entry in published]
         measured |= measures_of(plan.pipeline, [key for key in keys if key not in measured])
-        rows = _output(sink, [entries[stage.index, task] for task in tasks])["records_out"]
+        rows = _output(sink, published)["records_out"]
         outcomes += judged(sink, rows, [measured[key] for key in keys])
     failed = [str(one) for one in outcomes if not one.ok]
     if failed:
@@ -310,18 +311,23 @@ def source_of(pipeline: Pipeline) -> RecordSource:
     return pipeline.source
 
 
-def _is_published(plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> bool:
+def _of_stage(entries: Entries, stage: Stage, tasks: Iterable[int]) -> list[Commit]:
+    """Give all entries of a stage, in the order of its tasks."""
+    return [entry for task in tasks for entry in entries[stage.index, task]]
+
+
+def _is_published(plan: Plan, entries: Entries) -> bool:
     """Tell whether readers see just this already, so that nothing needs to be published."""
     return all(
-        is_published(stage.terminal, [entries[stage.index, task] for task in tasks])
+        is_published(stage.terminal, _of_stage(entries, stage, tasks))
         for stage, tasks in plan.ends()
         if isinstance(stage.terminal, Sink)
     )
 
 
-def _report(plan: Plan, entries: Mapping[tuple[int, int], Commit], watch: _Watch, backend: str) -> RunReport:
+def _report(plan: Plan, entries: Entries, watch: _Watch, backend: str) -> RunReport:
     pipeline = plan.pipeline
-    ends = {stage.index: [entries[stage.index, task] for task in tasks] for stage, tasks in plan.ends()}
+    ends = {stage.index: _of_stage(entries, stage, tasks) for stage, tasks in plan.ends()}
     operators = _in_order(pipeline, [summed(*(entry.counts for entry in found)) for found in ends.values()])
     errors = sum(counts.errors for counts in operators)
     warnings = [*cautions(plan.stages), *dict.fromkeys(watch.warnings)]
@@ -407,7 +413,8 @@ class _Watch:
         if index == 0:
             self.records += sum(counts.records_in for counts in receipt.entry.counts if counts.name == SOURCE)
         if self.plan.stages[index].kind in ("write", "answer", "count"):
-            self.errors = max(self.errors, sum(counts.errors for counts in receipt.entry.counts))
+            errors = sum(counts.errors for entry in receipt.entries for counts in entry.counts)
+            self.errors = max(self.errors, errors)
         if self.progress is not None:
             total = sum(stage == index for stage, _ in self.needed)
             self.progress(

@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Any
+from typing import Any, TypeAlias
 
 import cloudpickle
 
 from funcpipe_prefect import grouping
 from funcpipe_prefect.backends.gathering import gathered, locate
+from funcpipe_prefect.backends.retried import Letters, Retry, retry_of
 from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.expectations import Measured, measuring
 from funcpipe_prefect.ir import (
@@ -33,19 +34,19 @@ from funcpipe_prefect.ir import (
     Pipeline,
     Sink,
     Split,
+    summed,
 )
 from funcpipe_prefect.kernel import Trace, decoded, located, resumed, run_chain
 from funcpipe_prefect.monoid import digest_of, digest_text
 from funcpipe_prefect.plan import Feed, Plan, Segment, Stage, StageReceipt, StoredPartition, Task
-from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.running import run_by, stoppable
 from funcpipe_prefect.schema import canonical_encoder, store_codec
 from funcpipe_prefect.secrets import redacting
 from funcpipe_prefect.sinks import DeadLetters
-from funcpipe_prefect.sinks.letters import letter_line
 from funcpipe_prefect.store import PartitionStore
 
 __all__ = [
+    "Entries",
     "Job",
     "answer_of",
     "commit_run",
@@ -57,10 +58,12 @@ __all__ = [
     "measures_of",
     "published_entries",
     "run_stage",
-    "summed",
     "sweep",
     "with_letters",
 ]
+
+Entries: TypeAlias = Mapping[tuple[int, int], tuple[Commit, ...]]
+"""By stage and task: the entry of each part; a second and further ones are of records that failed at first."""
 
 _LETTERS_IN_MEMORY = 1 << 20
 
@@ -140,21 +143,6 @@ class _Meter:
         return digest_text((self._count, self._sum % (1 << 256)))
 
 
-class _Letters:
-    """Buffers the dead letters of one stage and split, on disk beyond a mebibyte."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.count = file, 0
-
-    def collect(self, info: ErrorInfo, record: Any) -> None:
-        self.file.write(letter_line(info, record))
-        self.count += 1
-
-    def rewound(self) -> IO[bytes]:
-        self.file.seek(0)
-        return self.file
-
-
 @redacting
 def run_stage(
     job: Job,
@@ -218,7 +206,7 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
         tempfile.SpooledTemporaryFile(_LETTERS_IN_MEMORY) as buffer,
         contextlib.ExitStack() as stack,
     ):
-        letters = _Letters(buffer)
+        letters = Letters(buffer, stage)
         trace = Trace(
             split.name,
             functools.partial(locate, job.pipeline.source, job.stages, task),
@@ -227,7 +215,12 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
         )
         handed: list[StageReceipt] = []
         values: Iterator[Any]
-        if upstream is not None:
+        retry = None
+        if job.retries_errors and not job.is_refreshed(stage):
+            retry = retry_of(job.stages, stage, task, upstream, store)
+        if retry is not None:
+            values = retry.values(stage, trace, letters)
+        elif upstream is not None:
             stored = stoppable(_stored(job, stage, task, upstream, warnings))
             values = resumed(stored, trace)
         elif task.feed is not None:
@@ -239,12 +232,15 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
             assert source is not None, "a run has a source"
             records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
             values = decoded(stoppable(records), trace)
-        values = run_chain(stage.operators, values, trace)
-        done = _finish(stage, task, values, trace, store)
+        if retry is None:
+            values = run_chain(stage.operators, values, trace)
+        done = _finish(job, stage, task, values, trace, retry)
         part = DeadLetters(job.pipeline.errors.path).stage(
             replace(split, name=f"{stage.name}-{split.name}"), letters.rewound(), letters.count
         )
         counts, parts, first = _before(stage, task, upstream, handed)
+        if retry is not None:
+            counts = retry.counts
         receipt = StageReceipt(
             entry=Commit(
                 split=split.name,
@@ -262,7 +258,12 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
             pipeline=job.pipeline.name,
             made=job.now,
             measures=done.measures,
+            failed=letters.store(store, key) if leaves_receipt(stage) else None,
         )
+        if retry is not None and done.delta is not None:
+            receipt = retry.stored(receipt, done.delta, job.now)
+        elif retry is not None:
+            receipt = retry.written(store, receipt, job.token, job.now)
         if stage.kind in ("store", "answer") and letters.count:
             store.write_letters(key, letters.rewound())
         if leaves_receipt(stage):
@@ -284,15 +285,6 @@ def _before(
     counts = [one for receipt in handed for one in receipt.entry.counts]
     parts = tuple(part for receipt in handed for part in receipt.entry.dead_letters if part.file)
     return counts, parts, next((one.first_error for one in handed if one.first_error), "")
-
-
-def summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
-    """Add counts up by operator, in the order in which operators are met."""
-    total: dict[str, OperatorCounts] = {}
-    for row in rows:
-        for one in row:
-            total[one.name] = total[one.name] + one if one.name in total else one
-    return tuple(total.values())
 
 
 def _handed_over(
@@ -333,7 +325,7 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
         return None, damage
     if receipt.stored is not None and receipt.stored.codec == "pickle" != stage.codec:
         return None, f"the partition of {stage.name} calls itself a pickle, which nobody asked for"
-    if job.retries_errors and receipt.made != job.now and has_letters(receipt.entry):
+    if job.retries_errors and job.now not in (receipt.made, receipt.retried) and has_letters(receipt.entries):
         return None, ""
     if stage.kind in ("store", "answer"):
         return (receipt if receipt.stored is not None else None), ""
@@ -341,8 +333,11 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
         return None, ""
     try:
         is_whole = all(
-            map(DeadLetters(pipeline.errors.path).directory.has, receipt.entry.dead_letters[-1:])
-        ) and (not isinstance(stage.terminal, Sink) or stage.terminal.target.has(receipt.entry.part))
+            map(DeadLetters(pipeline.errors.path).directory.has, receipt.entries[-1].dead_letters[-1:])
+        ) and (
+            not isinstance(stage.terminal, Sink)
+            or all(stage.terminal.target.has(entry.part) for entry in receipt.entries)
+        )
     except (OSError, SinkError):
         is_whole = False
     return (receipt if is_whole else None), ""
@@ -377,26 +372,32 @@ class _Done:
     exchange: tuple[Segment, ...] | None = None
     digest: str = ""
     measures: Measured = ()
+    delta: StoredPartition | None = None
 
 
-def _finish(stage: Stage, task: Task, values: Iterator[Any], trace: Trace, store: PartitionStore) -> _Done:
+def _finish(
+    job: Job, stage: Stage, task: Task, values: Iterator[Any], trace: Trace, retry: Retry | None
+) -> _Done:
     """Run the chain to its end: into the store, to another stage, a sink, or nowhere."""
-    key = task.keys[stage.index]
+    store, key, split = PartitionStore(job.pipeline.storage), task.keys[stage.index], task.split
     match stage.kind:
         case "group":
             return _Done(exchange=_grouped(stage, key, values, trace, store))
         case "store" | "answer":
+            place = f"{key}.again" if retry is not None else key
             stored = store.write(
-                key, located(values, trace), stage.out_type, _rejecting(stage, trace), stage.codec
+                place, located(values, trace), stage.out_type, _rejecting(stage, trace), stage.codec
             )
+            if retry is not None:
+                return _Done(stored=retry.merged(store, stage, key, stored), delta=stored)
             return _Done(stored=stored)
         case "write":
             sink = stage.terminal
             assert isinstance(sink, Sink)
             meter = _Meter(trace, sink, sink.in_type, sink.name)
-            part = sink.target.write(
-                task.split, meter.passing(located(values, trace)), sink.in_type, meter.reject
-            )
+            if retry is not None:  # a further part
+                split = replace(split, name=f"{split.name} again {job.token}")
+            part = sink.target.write(split, meter.passing(located(values, trace)), sink.in_type, meter.reject)
             return _Done(part=part, digest=meter.digest(), measures=meter.measures())
         case "count":
             meter = _Meter(trace, None, stage.out_type, "count")
@@ -462,35 +463,35 @@ def answer_of(job: Job, stage: Stage, task: Task, receipt: StageReceipt | None) 
 
 
 @redacting
-def commit_run(job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+def commit_run(job: Job, plan: Plan, entries: Entries) -> None:
     """Publish a run: its dead letters, then its outputs.
 
     Args:
         job: The run.
         plan: Its plan.
-        entries: By stage and task: of all ends, and of what stored a partition in this run.
+        entries: Of all ends, and of what stored a partition in this run.
     """
-    letters = DeadLetters(job.pipeline.errors.path)
+    letters = DeadLetters(job.pipeline.errors.path, job.pipeline.errors.keep_s)
     store = PartitionStore(job.pipeline.storage)
-    for (index, number), entry in sorted(entries.items()):
-        stage, part = job.stages[index], entry.dead_letters[-1:]
+    for (index, number), of_task in sorted(entries.items()):
+        stage, part = job.stages[index], of_task[-1].dead_letters[-1:]
         if stage.kind not in ("store", "answer") or not part or not part[0].file:
             continue
         if letters.directory.has(part[0]):
             continue
         task = plan.task(index, number)
         try:
-            with store.open_letters(entry.key) as lines:
+            with store.open_letters(of_task[0].key) as lines:
                 name = f"{stage.name}-{task.split.name}"
                 letters.stage(replace(task.split, name=name), lines, part[0].records)
         except FileNotFoundError:  # lost since the run found it: work it out again
-            store.forget(entry.key)
+            store.forget(of_task[0].key)
             run_stage(job, index, task.split, task.keys, feed=task.feed)
-    ends = [[entries[stage.index, task] for task in tasks] for stage, tasks in plan.ends()]
-    letters.commit([entry for of_stage in ends for entry in of_stage])
-    for (stage, _), of_stage in zip(plan.ends(), ends, strict=True):
+    last = [entries[stage.index, task][-1] for stage, tasks in plan.ends() for task in tasks]
+    letters.commit(last, job.token, job.now)
+    for stage, tasks in plan.ends():
         if isinstance(stage.terminal, Sink):
-            stage.terminal.target.commit(of_stage)
+            stage.terminal.target.commit([entry for task in tasks for entry in entries[stage.index, task]])
 
 
 def is_published(sink: Sink, entries: Sequence[Commit]) -> bool:
@@ -511,24 +512,41 @@ def sweep(job: Job, keys: Iterable[str]) -> None:
         sink.target.sweep(job.token)
 
 
-def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, Commit]:
+def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, tuple[Commit, ...]]:
     """What the pipeline's sinks have published, by stage key, with all its dead letters in place.
 
     Under `cache.expires` a part whose age at the time `now` is not known counts as expired.
     """
-    published: dict[str, Commit] = {}
+    published: dict[str, tuple[Commit, ...]] = {}
     for sink in pipeline.sinks:
         found = sink.target.published()
+        whole = _by_task(found)
         if sink.expectations:
             measured = measures_of(pipeline, found)
-            found = {key: found[key] for key in found if len(measured[key]) == len(sink.expectations)}
-        published |= found
+            whole = {
+                key: entries
+                for key, entries in whole.items()
+                if all(len(measured[one.key]) == len(sink.expectations) for one in entries)
+            }
+        published |= whole
     if pipeline.expires_s is not None:
         store = PartitionStore(pipeline.storage)
         receipts = {key: store.receipt(key) for key in published}
         fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
-        published = {key: entry for key, entry in published.items() if key in fresh}
+        published = {key: entries for key, entries in published.items() if key in fresh}
     return with_letters(pipeline, published)
+
+
+def _by_task(published: Mapping[str, Commit]) -> dict[str, tuple[Commit, ...]]:
+    """Put to each entry those of what its task gave later: their keys begin with its own and a dot."""
+    found: dict[str, tuple[Commit, ...]] = {
+        key: (entry,) for key, entry in published.items() if "." not in key
+    }
+    for key, entry in published.items():
+        first, dot, _ = key.partition(".")
+        if dot and first in found:
+            found[first] = (*found[first], entry)
+    return found
 
 
 def measures_of(pipeline: Pipeline, keys: Iterable[str]) -> dict[str, Measured]:
@@ -537,15 +555,17 @@ def measures_of(pipeline: Pipeline, keys: Iterable[str]) -> dict[str, Measured]:
     return {key: receipt.measures if (receipt := store.receipt(key)) else () for key in keys}
 
 
-def has_letters(entry: Commit) -> bool:
-    """Tell whether records failed on the way to a part."""
-    return any(part.file for part in entry.dead_letters)
+def has_letters(entries: Sequence[Commit]) -> bool:
+    """Tell whether records that failed on the way to the parts of a task have not come through since."""
+    return any(part.file for part in entries[-1].dead_letters)
 
 
-def with_letters(pipeline: Pipeline, entries: Mapping[str, Commit]) -> Mapping[str, Commit]:
+def with_letters(
+    pipeline: Pipeline, known: Mapping[str, tuple[Commit, ...]]
+) -> Mapping[str, tuple[Commit, ...]]:
     """Give those entries whose dead letters are published."""
-    if not any(map(has_letters, entries.values())):
-        return entries
+    if not any(map(has_letters, known.values())):
+        return known
     letters = DeadLetters(pipeline.errors.path)
     present = letters.present()
-    return {key: entry for key, entry in entries.items() if letters.holds(entry, present)}
+    return {key: entries for key, entries in known.items() if letters.holds(entries[-1], present)}

@@ -113,6 +113,7 @@ def build_pipeline(
         errors=ErrorSettings(
             path=config.errors.path or _dead_letters_beside(operators, name),
             max_error_rate=config.errors.max_error_rate,
+            keep_s=config.errors.keep,
         ),
         storage=storage,
         source=source,

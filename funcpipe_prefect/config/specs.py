@@ -306,6 +306,9 @@ class ErrorsSpec(_Spec):
 
     path: str | None = None
     max_error_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
+    keep: Duration = Field(
+        30 * 86_400.0, description="How long solved dead letters are kept, such as 30d, or seconds."
+    )
 
 
 class CacheSpec(_Spec):

@@ -19,10 +19,10 @@ from prefect.states import Cancelled
 from funcpipe_prefect.backends.beam.launch import Outcome, run_on_beam
 from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.protocol import Receipts
-from funcpipe_prefect.backends.work import Job, finished, leaves_receipt, loaded
+from funcpipe_prefect.backends.work import Entries, Job, finished, leaves_receipt, loaded
 from funcpipe_prefect.errors import BackendError, RunCancelled
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import Commit, Sink
+from funcpipe_prefect.ir import Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
 from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying
@@ -134,7 +134,7 @@ class BeamEngine:
             receipts[number] = made[number]
         return {(stage.index, number): receipt for number, receipt in receipts.items()}
 
-    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish in a task of this process."""
         self._retried(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
 

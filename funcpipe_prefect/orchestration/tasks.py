@@ -26,10 +26,10 @@ from prefect.states import Cancelled, Crashed
 
 from funcpipe_prefect.backends.dask import cancellation_check, outcomes
 from funcpipe_prefect.backends.protocol import Receipts, schedule
-from funcpipe_prefect.backends.work import Job, commit_run, leaves_receipt, loaded, run_stage
+from funcpipe_prefect.backends.work import Entries, Job, commit_run, leaves_receipt, loaded, run_stage
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import Commit, Retries, Split
+from funcpipe_prefect.ir import Retries, Split, summed
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
 from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
@@ -72,7 +72,6 @@ def stage_task(
             receipt = run_stage(loaded(job), index, split, keys, upstream, source)
     except RunCancelled as error:
         return Cancelled(message=str(error))
-    entry = receipt.entry
     get_run_logger().info(
         "%s: %s",
         split.name,
@@ -80,7 +79,7 @@ def stage_task(
             f"{counts.name} {counts.records_in}→{counts.records_out}"
             + (f" ({counts.dropped} dropped)" if counts.dropped else "")
             + (f" ({counts.errors} dead letters)" if counts.errors else "")
-            for counts in entry.counts
+            for counts in summed(*(entry.counts for entry in receipt.entries))
         ),
     )
     return receipt
@@ -218,7 +217,7 @@ class PrefectEngine:
             if state.is_final() and not _is_known_to_have_ended(task_run_id):
                 record_task_run(task_run_id, name, state)
 
-    def commit(self, job: Job, plan: Plan, entries: Mapping[tuple[int, int], Commit]) -> None:
+    def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish from a worker."""
         self._one(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
 

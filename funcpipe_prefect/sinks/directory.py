@@ -141,21 +141,27 @@ class Directory:
             if not entry.part.file or sizes.get(entry.part.file) == entry.part.size
         }
 
-    def lines(self) -> Iterator[bytes]:
-        """Read the lines of all published parts, in order.
+    def lines(self, entries: Sequence[Commit] | None = None) -> Iterator[bytes]:
+        """Read the lines of parts that are published, or staged, in order.
+
+        Args:
+            entries: Of the parts; all that are published when absent.
 
         Raises:
             SinkError: FP408, the manifest is damaged, or a part is missing.
         """
         fs, root = self._place
-        for entry in self.manifest().parts:
+        for entry in self.manifest().parts if entries is None else entries:
             if entry.part.file:
                 if "/" in entry.part.file:
                     raise SinkError(
                         f"{self.url}/{MANIFEST} names a part outside of its folder: {entry.part.file}"
                     )
+                path = f"{root}/{entry.part.file}"
                 try:
-                    with fs.open(f"{root}/{entry.part.file}", "rb") as file:
+                    if entries is not None and not fs.exists(path):
+                        path = f"{root}/{STAGING}/{entry.part.file}"
+                    with fs.open(path, "rb") as file:
                         yield from file
                 except OSError as error:
                     raise SinkError(f"{self.url}/{entry.part.file} cannot be read: {error}") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.schema import encode_foreign, is_model, json_codec
 from funcpipe_prefect.sinks.directory import Directory
 
-__all__ = ["DeadLetters", "causes_of", "id_of", "letter_line"]
+__all__ = ["DeadLetters", "causes_of", "id_of", "letter_line", "timestamp"]
 
 _NUMBERS = re.compile(r"\d+")
 _MOST_CAUSES = 10_000
@@ -86,16 +88,25 @@ def causes_of(letters: Iterable[Mapping[str, Any]], most: int = 100) -> tuple[li
 class DeadLetters:
     """The folder of dead letters, published by the same write-then-commit protocol as an output.
 
+    What is not a dead letter any more, since the record came through or left the input, is kept for a
+    while in the folder `_solved` below it.
+
     Attributes:
         path: Folder or fsspec URL. It is not made before there is a dead letter.
+        keep_s: Seconds for which solved ones are kept.
     """
 
     path: str
+    keep_s: float = 30 * 86_400.0
 
     @cached_property
     def directory(self) -> Directory:
         """The folder."""
         return Directory(self.path, ".jsonl")
+
+    @cached_property
+    def _history(self) -> Directory:
+        return Directory(f"{self.path.rstrip('/')}/_solved", ".jsonl")
 
     def stage(self, split: Split, lines: IO[bytes], count: int) -> Part:
         """Stage the dead letters of one stage and split, given as a file at its start."""
@@ -120,19 +131,67 @@ class DeadLetters:
         Raises:
             SinkError: FP408, a file is missing or damaged.
         """
-        for line in self.directory.lines():
+        yield from self._decoded(self.directory.lines())
+
+    def solved(self) -> Iterator[dict[str, Any]]:
+        """Give the solved ones, oldest first, with the time as `solved`, in ISO 8601.
+
+        Raises:
+            SinkError: FP408, a file is missing or damaged.
+        """
+        yield from self._decoded(self._history.lines())
+
+    def _decoded(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        for line in lines:
             try:
                 yield json.loads(line)
             except ValueError as error:
                 raise SinkError(f"{self.path} holds a line that is no dead letter: {error}") from error
 
-    def commit(self, entries: Sequence[Commit]) -> None:
-        """Publish the dead letters that the entries name; leave an absent folder absent if none."""
+    def commit(self, entries: Sequence[Commit], run: str = "", now: float | None = None) -> None:
+        """Publish the dead letters that the entries name; leave an absent folder absent if none.
+
+        Args:
+            entries: Of all ends of a run.
+            run: The run's token.
+            now: The present, in seconds since 1970.
+        """
         found: dict[str, Commit] = {}
         for entry in entries:
             for index, part in enumerate(entry.dead_letters):
                 if part.file:  # of what several ends depend on, each of their entries tells
                     found.setdefault(part.file, Commit(entry.split, f"{entry.key}-{index}", part, ""))
         letters = list(found.values())
-        if letters or self.directory.manifest().parts:
+        before = self.directory.manifest().parts
+        if letters or before:
+            gone = [entry for entry in before if entry.part.file not in found]
+            self._keep_solved(gone, letters, run, time.time() if now is None else now)
             self.directory.commit(letters)
+
+    def _keep_solved(self, gone: Sequence[Commit], letters: Sequence[Commit], run: str, now: float) -> None:
+        """Move what is in none of the new letters to the history, and let what is old enough leave it."""
+        kept = [entry for entry in self._history.manifest().parts if _time_of(entry) + self.keep_s > now]
+        if gone:
+            known = {entry.part.file for entry in self.directory.manifest().parts}
+            new = [entry for entry in letters if entry.part.file not in known]
+            left = {id_of(one) for one in self._decoded(self.directory.lines(new))}
+            at = timestamp(now)
+            solved = (one for one in self._decoded(self.directory.lines(gone)) if id_of(one) not in left)
+            with self._history.staged(Split(at, self.path)) as file:
+                for one in solved:
+                    file.raw.write(msgspec.json.encode({"solved": at, **one}) + b"\n")
+                    file.records += 1
+            if file.part.file:
+                kept = [entry for entry in kept if entry.key != f"{now}.{run}"]
+                kept.append(Commit(at, f"{now}.{run}", file.part, ""))
+        if kept != self._history.manifest().parts:
+            self._history.commit(kept)
+
+
+def timestamp(seconds: float) -> str:
+    """Write a time, given in seconds since 1970, in ISO 8601, in UTC to the millisecond."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _time_of(entry: Commit) -> float:
+    return float(entry.key.rpartition(".")[0])

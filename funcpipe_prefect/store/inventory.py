@@ -198,7 +198,7 @@ def _gathered(fs: Any, root: str) -> list[StoredFiles]:
         key = path.rpartition("/")[2].partition(".")[0]
         one = stages.setdefault(key, StoredFiles(key))
         one.files[path] = (int(info["size"] or 0), _changed(info))
-        if path.endswith(".json"):
+        if path.endswith(f"/{key}.json"):
             with suppress(OSError, ValueError):
                 one.receipt = unsealed(fs.cat_file(path))
     return list(stages.values())

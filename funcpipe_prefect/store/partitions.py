@@ -4,6 +4,9 @@
     <root>/partitions/<two digits>/<key>.fpx      partial answers on their way to where they are merged
     <root>/partitions/<two digits>/<key>.letters  dead letters of the stage, JSON Lines
     <root>/partitions/<two digits>/<key>.json     the receipt; it is written last
+    <root>/partitions/<two digits>/<key>.failed.fpp   the records behind the dead letters, without loss
+    <root>/partitions/<two digits>/<key>.again.fpp    what came of them when they were run again
+    <root>/partitions/<two digits>/<key>.<run>.json   the receipt of what a sink was given of them then
     <root>/partitions/<two digits>/<key>.lock     while somebody computes it, with `isolation`
 
 A stage that writes to a sink or counts leaves its receipt alone.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from funcpipe_prefect.cli import main
+from funcpipe_prefect.sinks import DeadLetters
 from tests.contract.test_backends import Run, run_on
 from tests.stores import rows_seen, store
 
@@ -151,3 +154,45 @@ def test_a_manifest_that_leads_out_of_its_folder_is_not_followed(
     code, _, said = command(capsys, "errors", "ls", str(tmp_path / "p.yaml"))
     assert code == 1
     assert "outside of its folder" in said
+
+
+def test_what_came_through_is_kept_as_solved_for_a_while(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = spec(tmp_path, sink(tmp_path))
+    mapping["errors"]["keep"] = "2d"
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(mapping))
+    file = str(tmp_path / "p.yaml")
+    _local(mapping)
+    [cause] = command(capsys, "errors", "ls", file, "--json")[1]["causes"]
+    (tmp_path / "refused").write_text("80")
+    code, report, said = command(capsys, "errors", "replay", file, "--json")
+    assert (code, report["errors"]) == (0, 1)
+    assert "3 dead letters before; 2 solved, 1 left" in said
+    assert command(capsys, "errors", "ls", file, "--json")[1]["count"] == 1
+    [solved] = command(capsys, "errors", "ls", file, "--solved", "--json")[1]["causes"]
+    assert (solved["count"], solved["id"], solved["type"]) == (2, cause["id"], "LookupError")
+    letter = command(capsys, "errors", "show", file, cause["id"])[1]
+    assert letter["record"]["id"] == 3
+    solved_at = datetime.fromisoformat(letter["solved"])
+    assert datetime.now(timezone.utc) - solved_at < timedelta(minutes=5)
+    assert "0 solved, 1 left" in command(capsys, "errors", "replay", file)[2]
+    (tmp_path / "refused").write_text("")
+    later = time.time() + 3 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert "1 solved, 0 left" in command(capsys, "errors", "replay", file)[2]
+    assert command(capsys, "errors", "ls", file, "--solved", "--json")[1]["count"] == 1, (
+        "the older ones have gone"
+    )
+    assert "1 solved dead letters" in command(capsys, "errors", "ls", file, "--solved")[2]
+
+
+def test_a_record_that_left_the_input_leaves_the_letters(tmp_path: Path) -> None:
+    mapping = spec(tmp_path, sink(tmp_path))
+    _local(mapping)
+    lines = (tmp_path / "in.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "in.jsonl").write_text("".join(lines[:3] + lines[4:]))
+    letters = DeadLetters(str(tmp_path / "letters"))
+    assert _local(mapping).errors == 2
+    assert [one["record"]["id"] for one in letters.read()] == [4, 80]
+    assert [one["record"]["id"] for one in letters.solved()] == [3]

@@ -16,7 +16,7 @@ from funcpipe_prefect.backends.beam.counters import count
 from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.work import loaded, run_stage
 from funcpipe_prefect.errors import RunCancelled
-from funcpipe_prefect.ir import SOURCE, OperatorCounts
+from funcpipe_prefect.ir import SOURCE, OperatorCounts, summed
 from funcpipe_prefect.plan import Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 from funcpipe_prefect.store import Handover
@@ -99,4 +99,5 @@ def own_counts(stage: Stage, receipt: StageReceipt) -> tuple[OperatorCounts, ...
         names |= {SOURCE, f"{SOURCE}.store"}
     if stage.kind == "count":
         names.add("count")
-    return tuple(counts for counts in receipt.entry.counts if counts.name in names)
+    total = summed(*(entry.counts for entry in receipt.entries))
+    return tuple(counts for counts in total if counts.name in names)
