@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy
 import pyarrow.dataset
 
 from funcpipe_prefect.examples.rag import Embedder, embedder
 from funcpipe_prefect.sinks.directory import Directory
 from funcpipe_prefect.sinks.lance import lance_library
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["Passage", "search"]
 
@@ -39,7 +39,7 @@ def search(path: str, question: str, *, k: int = 5, model: Embedder | None = Non
         The passages, best first; none when nothing is stored.
     """
     asked = numpy.asarray((model or embedder()).embed([question])[0], dtype=numpy.float32)
-    fs, root = fsspec.url_to_fs(path)
+    fs, root = filesystem(path)
     if fs.exists(f"{root.rstrip('/')}/_versions"):
         found = _nearest(path, asked, 8 * k)
     else:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import fsspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
@@ -19,6 +18,7 @@ from prefect.logging import get_run_logger
 
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["one_writer"]
 
@@ -45,7 +45,7 @@ def one_writer(pipeline: Pipeline) -> Iterator[None]:
 
 def _limit_name(url: str) -> str:
     """Name a place: equal for all ways to write its URL."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = filesystem(url)
     place = str(fs.unstrip_protocol(path)).rstrip("/")
     return f"funcpipe-{_slug(place.rpartition('/')[2])}-{key_of(place)[:12]}"
 

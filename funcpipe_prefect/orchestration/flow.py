@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-import fsspec
 from prefect import Flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
@@ -38,6 +37,7 @@ from funcpipe_prefect.orchestration.server import one_server
 from funcpipe_prefect.running import run_by
 from funcpipe_prefect.sinks.letters import DeadLetters, causes_of
 from funcpipe_prefect.sources import IterableSource
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["LISTENER", "check_backend", "run_pipeline"]
 
@@ -271,7 +271,7 @@ def _shared(pipeline: Pipeline) -> Iterator[Pipeline]:
         yield pipeline
         return
     folder = f"{pipeline.storage.rstrip('/')}/spool/{uuid.uuid4().hex}"
-    fs, root = fsspec.url_to_fs(folder)
+    fs, root = filesystem(folder)
     fs.makedirs(root, exist_ok=True)
     try:
         yield replace(pipeline, source=pipeline.source.spooled(folder, pipeline.record_type))

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -282,5 +283,13 @@ class DeltaSink:
         except SinkError:
             raise
         except Exception as error:
-            reason = str(error).split("\n", 1)[0]
-            raise SinkError(f"cannot {doing} {self.path}: {type(error).__name__}: {reason}") from error
+            raise SinkError(
+                f"cannot {doing} {self.path}: {type(error).__name__}: {_reason(error)}"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Give in one line what the library tells as a tree, in colours, with a trace of its own behind it."""
+    lines = str(error).partition("\nDebug source")[0].splitlines()
+    steps = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in lines]
+    return ": ".join(step for step in steps if step)[:500]

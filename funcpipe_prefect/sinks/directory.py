@@ -21,7 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
@@ -30,6 +29,7 @@ from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Commit, Part, Split
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.running import temporary_name
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["Directory", "Manifest", "slug"]
 
@@ -64,7 +64,7 @@ class Directory:
     @cached_property
     def _place(self) -> tuple[Any, str]:
         try:
-            fs, root = fsspec.url_to_fs(self.url)
+            fs, root = filesystem(self.url)
         except (ValueError, ImportError) as error:
             raise SinkError(f"{self.url} is no place to write to: {error}") from error
         return fs, root.rstrip("/")
@@ -120,9 +120,11 @@ class Directory:
                 raise ValueError("its totals are not those of its parts")
         except FileNotFoundError:
             return Manifest()
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except OSError as error:
+            raise SinkError(f"{self.url}/{MANIFEST} cannot be read: {error}") from error
+        except ValueError as error:  # msgspec's errors are ValueErrors
             raise SinkError(
-                f"{self.url}/{MANIFEST} cannot be read ({error}); remove it to publish anew"
+                f"{self.url}/{MANIFEST} is damaged ({error}); remove it to publish anew"
             ) from error
         return manifest
 
@@ -209,7 +211,7 @@ class Directory:
         for name, part in named.items():
             if present.get(name) != part.size:
                 self._promote(fs, root, part)
-        if MANIFEST not in present or fs.cat_file(f"{root}/{MANIFEST}") != data:
+        if not self._has_manifest(data):
             temporary = f"{root}/{STAGING}/{temporary_name()}"
             fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
             fs.pipe_file(temporary, data)
@@ -219,6 +221,13 @@ class Directory:
                 fs.rm_file(f"{root}/{name}")
         if fs.exists(f"{root}/{STAGING}"):
             fs.rm(f"{root}/{STAGING}", recursive=True)
+
+    def _has_manifest(self, data: bytes) -> bool:
+        fs, root = self._place
+        try:
+            return bool(fs.cat_file(f"{root}/{MANIFEST}") == data)
+        except FileNotFoundError:
+            return False
 
     def _promote(self, fs: Any, root: str, part: Part) -> None:
         staged = f"{root}/{STAGING}/{part.file}"

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import fsspec
 import pyarrow as pa
 from pydantic import PositiveInt
 
@@ -32,6 +31,7 @@ from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
 from funcpipe_prefect.sinks.directory import slug
 from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, refuse_twice, table_of
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["LanceSink", "lance_library"]
 
@@ -179,10 +179,10 @@ class LanceSink:
 
     def _dataset(self) -> Any:
         lance = lance_library()
-        fs, root = fsspec.url_to_fs(self.path)
-        if not fs.exists(f"{root}/_versions"):
-            return None
         try:
+            fs, root = filesystem(self.path)
+            if not fs.exists(f"{root}/_versions"):
+                return None
             return lance.dataset(self.path)
         except (OSError, ValueError) as error:
             raise SinkError(f"{self.path} cannot be read as a Lance dataset: {error}") from error
@@ -319,7 +319,7 @@ class LanceSink:
         refuse_twice(keys, self.path)
 
     def _remove(self, fragments: Sequence[Mapping[str, Any]]) -> None:
-        fs, root = fsspec.url_to_fs(self.path)
+        fs, root = filesystem(self.path)
         for fragment in fragments:
             for file in fragment["files"]:
                 path = f"{root}/data/{file['path']}"

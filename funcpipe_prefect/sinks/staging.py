@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +27,7 @@ from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import STAGING, Directory
+from funcpipe_prefect.storage import filesystem, open_file
 
 __all__ = ["Staging", "Taken", "is_kept", "is_same", "keyed_row", "refuse_twice", "table_of", "write_rows"]
 
@@ -63,7 +63,7 @@ class Staging:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(self.url)
+        fs, root = filesystem(self.url)
         return fs, root.rstrip("/")
 
     def stage(
@@ -118,7 +118,7 @@ class Staging:
             SinkError: FP408, it is not staged.
         """
         if part.file:
-            with fsspec.open(self.path_of(part), "rb") as file:
+            with open_file(self.path_of(part)) as file:
                 yield from pq.ParquetFile(file).iter_batches()
 
     def schema(self, part: Part) -> pa.Schema:
@@ -127,7 +127,7 @@ class Staging:
         Raises:
             SinkError: FP408, it is not staged.
         """
-        with fsspec.open(self.path_of(part), "rb") as file:
+        with open_file(self.path_of(part)) as file:
             return pq.read_schema(file)
 
     def keep(self, name: str, data: bytes) -> None:
@@ -180,10 +180,10 @@ class Staging:
             return msgspec.json.decode(fs.cat_file(f"{root}/{name}"), type=Taken)
         except FileNotFoundError:
             return Taken()
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
-            raise SinkError(
-                f"{self.url}/{name} cannot be read ({error}); remove it to publish anew"
-            ) from error
+        except OSError as error:
+            raise SinkError(f"{self.url}/{name} cannot be read: {error}") from error
+        except ValueError as error:  # msgspec's errors are ValueErrors
+            raise SinkError(f"{self.url}/{name} is damaged ({error}); remove it to publish anew") from error
 
     def published(self, state: str) -> Mapping[str, Commit]:
         """Give the entries taken over last, by stage key, if the store is in that state still."""

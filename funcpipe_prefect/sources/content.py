@@ -24,6 +24,7 @@ from funcpipe_prefect.sources.files import InputFile, is_compressed, open_raw
 __all__ = ["content_splits", "first_line", "identify_files", "identify_lines"]
 
 _BLOCK_BYTES, _TAIL_BYTES = 1 << 20, 1 << 16
+_LINE_BYTES = 1 << 26
 _MOST_THREADS = 16
 
 T = TypeVar("T")
@@ -96,12 +97,13 @@ def _pieces(file: InputFile, split_size: int) -> list[Split]:
         return [Split(file.name, file.url, 0, -1, f"sha256-{_file_hash(file.url)}", file.size)]
     digest, start, stop = hashlib.sha256(), 0, 0
     with open_raw(file.url) as raw:
-        for line in raw:
+        for line in iter(functools.partial(raw.readline, _LINE_BYTES), b""):
             digest.update(line)
             stop += len(line)
             size = stop - start
             is_border = zlib.crc32(line) * split_size < len(line) << 33  # one in half a split's bytes
-            if size >= 4 * split_size or (is_border and size >= split_size // 2):
+            is_whole = line.endswith(b"\n")
+            if is_whole and (size >= 4 * split_size or (is_border and size >= split_size // 2)):
                 found.append((start, stop, digest.hexdigest()))
                 digest, start = hashlib.sha256(), stop
     if stop > start:

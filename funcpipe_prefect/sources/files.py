@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.ir import Split
+from funcpipe_prefect.storage import filesystem, open_file
 
 __all__ = [
     "MANIFEST",
@@ -106,7 +106,7 @@ def find_files(path: str, suffixes: tuple[str, ...] = ()) -> list[InputFile]:
         SourceError: FP409, nothing matches, or the place cannot be listed.
     """
     try:
-        fs, root = fsspec.url_to_fs(path)
+        fs, root = filesystem(path)
         infos, base = _list(fs, root, suffixes, path)
     except (OSError, ValueError, ImportError) as error:
         raise SourceError(f"cannot list {path!r}: {error}") from error
@@ -223,7 +223,7 @@ def open_raw(url: str) -> Iterator[IO[bytes]]:
         SourceError: FP409, the file is missing or unreadable.
     """
     try:
-        with fsspec.open(url, "rb") as raw:
+        with open_file(url) as raw:
             yield raw
     except _UNREADABLE as error:
         raise _unreadable(url, error) from error
@@ -238,7 +238,7 @@ def open_bytes(url: str) -> Iterator[IO[bytes]]:
     """
     opener = next((opener for end, opener in _COMPRESSED.items() if url.lower().endswith(end)), None)
     try:
-        with fsspec.open(url, "rb") as raw:
+        with open_file(url) as raw:
             if opener is None:
                 yield raw
             else:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import fsspec
 import yaml
 from pydantic import ByteSize
 
@@ -19,6 +18,7 @@ from funcpipe_prefect.ir import Located, RecordSource, Split
 from funcpipe_prefect.sources.csv import CsvSource
 from funcpipe_prefect.sources.jsonl import JsonlSource
 from funcpipe_prefect.sources.parquet import ParquetSource
+from funcpipe_prefect.storage import filesystem
 
 __all__ = ["HfFolderSource"]
 
@@ -70,7 +70,7 @@ class HfFolderSource:
         Raises:
             SourceError: FP409, there are none of the split, or they have several formats.
         """
-        fs, root = fsspec.url_to_fs(self.path)
+        fs, root = filesystem(self.path)
         root = root.rstrip("/")
         named = self._of_card(fs, root)
         if len(named) > 1:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
-import fsspec
 from pydantic import PositiveInt
 
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.fingerprint import LAYOUT, fingerprint, key_of
 from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import canonical_encoder, coerce
+from funcpipe_prefect.storage import filesystem, open_file
 
 __all__ = ["IterableSource", "SpooledSource"]
 
@@ -72,12 +73,15 @@ class IterableSource:
             SourceError: FP409, a record has no form that another process could read back.
         """
         splits = self.list_splits()
-        fs, root = fsspec.url_to_fs(folder)
+        hashes: dict[str, str] = {}
+        fs, root = filesystem(folder)
         fs.makedirs(root, exist_ok=True)
         for split in splits:
+            data = _portable(list(self.read(split, record_type)))
+            hashes[split.name] = hashlib.sha256(data).hexdigest()
             with fs.open(f"{root}/{_file_of(split)}", "wb") as file:
-                file.write(_portable(list(self.read(split, record_type))))
-        return SpooledSource(folder, splits)
+                file.write(data)
+        return SpooledSource(folder, splits, hashes)
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,12 @@ class SpooledSource:
     Attributes:
         folder: URL of the files.
         slices: The splits of the source that it stands for.
+        hashes: SHA-256 of each file, by the split's name: what somebody else put there is not read.
     """
 
     folder: str = dataclasses.field(metadata=LAYOUT)
     slices: list[Split] = dataclasses.field(metadata=LAYOUT)
+    hashes: dict[str, str] = dataclasses.field(default_factory=dict, metadata=LAYOUT)
 
     @property
     def stands_for(self) -> IterableSource:
@@ -102,10 +108,17 @@ class SpooledSource:
         return self.slices
 
     def read(self, split: Split, record_type: Any) -> Iterator[Located]:
-        """Stream a slice from its file."""
-        with fsspec.open(f"{self.folder}/{_file_of(split)}", "rb") as file:
-            records = cloudpickle.loads(file.read())
-        yield from records
+        """Stream a slice from its file.
+
+        Raises:
+            SourceError: FP409, the file is not what was written.
+        """
+        path = f"{self.folder}/{_file_of(split)}"
+        with open_file(path) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != self.hashes.get(split.name):
+            raise SourceError(f"{path} is not what was written")
+        yield from cloudpickle.loads(data)
 
     def locate(self, split: Split, position: int) -> str:
         """Give the index."""

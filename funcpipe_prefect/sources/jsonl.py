@@ -20,6 +20,7 @@ from funcpipe_prefect.sources.files import find_files, is_compressed, is_local, 
 __all__ = ["JsonlSource"]
 
 _BOM = b"\xef\xbb\xbf"
+_SHOWN_BYTES = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class JsonlSource:
         cut: Where files are cut: at multiples of `split_size`, or, by `content`, behind lines that are
             chosen by their own hash, on the average `split_size` apart. A document that is put in, taken
             out or changed then re-runs only the split in which it is, wherever in the file that is.
+        max_line: Bytes that a line may have; a longer one is a dead letter with its beginning, and is never
+            held as a whole.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
@@ -46,6 +49,7 @@ class JsonlSource:
     field: str | None = None
     by_content: bool | None = dataclasses.field(default=None, metadata=LAYOUT)
     cut: Literal["size", "content"] = dataclasses.field(default="size", metadata=LAYOUT)
+    max_line: ByteSize = ByteSize(256 * 2**20)
 
     def __post_init__(self) -> None:
         if self.cut == "content" and (self.splits is not None or self.by_content is False):
@@ -67,11 +71,14 @@ class JsonlSource:
             decode = _inside(self.field, decode)
         with open_bytes(split.location) as file:
             begin = split.start if split.moves else 0
-            for position, line in _lines(file, split):
+            for position, line in _lines(file, split, self.max_line):
                 try:
                     record = decode(line)
                 except Exception as error:
                     record = Undecodable(line, type(error).__name__, str(error))
+                    if len(line) > self.max_line:
+                        message = f"the line has more than max_line: {self.max_line:,} bytes"
+                        record = Undecodable(line[:_SHOWN_BYTES], "LineTooLong", message)
                 yield position - begin, record
 
     def locate(self, split: Split, position: int) -> str:
@@ -80,7 +87,8 @@ class JsonlSource:
         return f"{split.location}:{_line_number(split, place)} (byte {place})"
 
 
-def _lines(file: IO[bytes], split: Split) -> Iterator[tuple[int, bytes]]:
+def _lines(file: IO[bytes], split: Split, most: int) -> Iterator[tuple[int, bytes]]:
+    """Give the lines with their places; of one that is too long its first `most` bytes and one more."""
     first = first_line(file, split.start, split.stop)
     if first is None:
         return
@@ -88,14 +96,25 @@ def _lines(file: IO[bytes], split: Split) -> Iterator[tuple[int, bytes]]:
         file.seek(first)
     position = first
     while split.stop < 0 or position < split.stop:
-        line = file.readline()
+        line = file.readline(most + 1)
         if not line:
             return
+        behind = _skipped(file) if len(line) > most and not line.endswith(b"\n") else 0
         text = line.removeprefix(_BOM) if position == 0 else line
         text = text.rstrip(b"\r\n")
         if text.strip():
             yield position, text
-        position += len(line)
+        position += len(line) + behind
+
+
+def _skipped(file: IO[bytes]) -> int:
+    """Read on to the end of the line; give how many bytes that were."""
+    count = 0
+    while piece := file.readline(_BLOCK_BYTES):
+        count += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return count
 
 
 @dataclass(frozen=True)

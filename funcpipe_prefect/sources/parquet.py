@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from funcpipe_prefect.ir import Located, Split, Undecodable
 from funcpipe_prefect.schema import coerce
 from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import InputFile, find_files
+from funcpipe_prefect.storage import open_file
 
 __all__ = ["ParquetSource", "records_of"]
 
@@ -62,7 +62,7 @@ class ParquetSource:
         """
         names = list(self.columns) if self.columns else None
         try:
-            with fsspec.open(split.location, "rb") as raw, pq.ParquetFile(raw) as file:
+            with open_file(split.location) as raw, pq.ParquetFile(raw) as file:
                 groups = list(range(split.start, split.stop))
                 position = sum(file.metadata.row_group(index).num_rows for index in range(split.start))
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):
@@ -74,7 +74,7 @@ class ParquetSource:
 
     def _group_sizes(self, file: InputFile) -> list[int]:
         try:
-            with fsspec.open(file.url, "rb") as raw, pq.ParquetFile(raw) as opened:
+            with open_file(file.url) as raw, pq.ParquetFile(raw) as opened:
                 metadata, known = opened.metadata, opened.schema_arrow.names
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file.url} is not a readable Parquet file: {error}") from error

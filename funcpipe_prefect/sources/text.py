@@ -27,6 +27,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SHOWN_BYTES = 1000
 _SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".xml", ".srt", ".abs", ".tex", ".org", ".adoc")
 
 
@@ -48,6 +49,7 @@ class TextSource:
         splits: How many splits to make instead.
         by_content: Files are recognised by a hash of their bytes, not by size with modification
             time or ETag.
+        max_file: Bytes that a file may have, decompressed; a longer one is a dead letter with its beginning.
     """
 
     path: str = dataclasses.field(metadata=LAYOUT)
@@ -57,6 +59,7 @@ class TextSource:
     split_size: ByteSize = dataclasses.field(default=ByteSize(16 * 2**20), metadata=LAYOUT)
     splits: PositiveInt | None = dataclasses.field(default=None, metadata=LAYOUT)
     by_content: bool = dataclasses.field(default=False, metadata=LAYOUT)
+    max_file: ByteSize = ByteSize(256 * 2**20)
 
     def __post_init__(self) -> None:
         try:
@@ -94,7 +97,11 @@ class TextSource:
         """Stream the files; each position is the file's index in its split."""
         for index, url in enumerate(split.members):
             with open_bytes(url) as file:
-                raw = file.read()
+                raw = file.read(self.max_file + 1)
+            if len(raw) > self.max_file:
+                message = f"the file has more than max_file: {self.max_file:,} bytes"
+                yield index, Undecodable(raw[:_SHOWN_BYTES], "FileTooLong", message)
+                continue
             yield index, self._record(posixpath.relpath(url, split.location), url, raw, record_type)
 
     def _record(self, name: str, url: str, raw: bytes, record_type: Any) -> Any:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import fsspec
 import msgspec
 
 from funcpipe_prefect.errors import (
@@ -31,6 +30,7 @@ from funcpipe_prefect.errors import (
     TransientError,
 )
 from funcpipe_prefect.plan import StageReceipt
+from funcpipe_prefect.storage import filesystem
 from funcpipe_prefect.store.partitions import RenamedFile, sealed, unsealed
 
 __all__ = ["Handover", "JobRecord"]
@@ -83,7 +83,7 @@ class Handover:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(self.url)
+        fs, root = filesystem(self.url)
         return fs, f"{root.rstrip('/')}/launches/{self.key}"
 
     def _write(self, name: str, data: bytes) -> None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from funcpipe_prefect.errors import SinkError, SourceError
 from funcpipe_prefect.plan import StageReceipt
+from funcpipe_prefect.storage import filesystem
 from funcpipe_prefect.store.locks import PartitionLock, can_lock
 from funcpipe_prefect.store.partitions import unsealed
 
@@ -97,7 +96,7 @@ class Inventory:
         self.now, self.used = now, used
         self._can_lock = can_lock(url)
         try:
-            self._fs, root = fsspec.url_to_fs(url)
+            self._fs, root = filesystem(url)
             found = _gathered(self._fs, f"{root.rstrip('/')}/partitions")
             self._launches = _by_launch(self._fs, f"{root.rstrip('/')}/launches")
         except (OSError, ValueError, ImportError) as error:

@@ -28,7 +28,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
@@ -36,6 +35,7 @@ from funcpipe_prefect.errors import CorruptPartition, SinkError
 from funcpipe_prefect.ir import CodecName, Located, Reject
 from funcpipe_prefect.plan import Segment, StageReceipt, StoredPartition
 from funcpipe_prefect.running import temporary_name
+from funcpipe_prefect.storage import filesystem
 from funcpipe_prefect.store.codecs import partition_codec
 from funcpipe_prefect.store.exchange import ALLOW_PICKLE, ExchangeWriter, read_segments, refusal
 from funcpipe_prefect.store.locks import PartitionLock
@@ -62,7 +62,7 @@ class PartitionStore:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(self.url)
+        fs, root = filesystem(self.url)
         return fs, root.rstrip("/")
 
     def _path(self, key: str, suffix: str) -> str:

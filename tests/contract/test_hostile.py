@@ -18,7 +18,9 @@ import pytest
 from funcpipe_prefect import load_pipeline, run_local
 from funcpipe_prefect.errors import BackendError, PipelineError, SinkError, SourceError
 from funcpipe_prefect.monoid import BUILTIN_MONOIDS
+from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sketches import SKETCHES
+from funcpipe_prefect.sources import IterableSource
 from funcpipe_prefect.sources.files import MOST_EXPANSION
 from funcpipe_prefect.statistics import STATISTICS
 from funcpipe_prefect.store.exchange import ALLOW_PICKLE
@@ -139,6 +141,81 @@ def test_a_record_of_a_hundred_megabytes_passes(tmp_path: Path) -> None:
     assert (report.records_out, report.errors) == (2, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert peak < 4096, "a few copies, no more"
+
+
+@pytest.mark.parametrize("cut", ["size", "content"])
+def test_a_line_beyond_the_limit_is_a_dead_letter_and_its_neighbours_pass(tmp_path: Path, cut: str) -> None:
+    data = line() + line(text="y" * 300_000) + line(text="z" * 80_000) + line()
+    mapping = spec(tmp_path, data)
+    mapping["source"] |= {"max_line": "100KB", "split_size": "64KB", "cut": cut}
+    report = run(mapping)
+    assert (report.records_in, report.records_out, report.errors) == (4, 3, 1)
+    [letter] = DeadLetters(str(tmp_path / "letters")).read()
+    assert (letter["type"], len(letter["record"])) == ("LineTooLong", 1000)
+    assert "max_line: 100,000 bytes" in letter["message"]
+    assert "in.jsonl:2" in letter["location"]
+
+
+def test_a_line_without_end_is_never_held_as_a_whole(tmp_path: Path) -> None:
+    with (tmp_path / "in.jsonl").open("wb") as file:
+        file.write(line())
+        file.truncate(1 << 30)
+    code = (
+        "import json, pathlib, sys\n"
+        "from funcpipe_prefect import load_pipeline, run_local\n"
+        "report = run_local(load_pipeline(json.loads(sys.argv[1])))\n"
+        "peak = pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
+        "print(report.records_out, report.errors, int(peak) // 1024)"
+    )
+    mapping = spec(tmp_path)
+    mapping["source"] |= {"max_line": "16MB", "by_content": False, "split_size": "4GiB"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(mapping)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    rows, errors, peak = map(int, done.stdout.split())
+    assert (rows, errors) == (1, 1)
+    assert peak < 400, "a line of a gibibyte was not in memory"
+
+
+def test_a_text_file_beyond_the_limit_is_a_dead_letter(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a" * 5000)
+    (tmp_path / "texts" / "b.txt").write_text("b" * 2000)
+    mapping = spec(tmp_path)
+    mapping["source"] = {"type": "text", "path": str(tmp_path / "texts"), "max_file": 3000}
+    mapping["operators"], mapping["materialization_points"] = [mapping["operators"][1]], []
+    report = run(mapping)
+    assert (report.records_out, report.errors) == (1, 1)
+    [letter] = DeadLetters(str(tmp_path / "letters")).read()
+    assert (letter["type"], letter["record"]) == ("FileTooLong", "a" * 1000)
+
+
+@pytest.mark.parametrize("lead", ["nowhere", "folder"])
+def test_a_link_in_place_of_a_manifest_is_told(tmp_path: Path, lead: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "out" / "_manifest.json").symlink_to(tmp_path / lead)
+    if lead == "folder":
+        with pytest.raises(SinkError, match=r"_manifest\.json"):
+            run(spec(tmp_path, line()))
+        return
+    assert run(spec(tmp_path, line())).records_out == 1
+    assert not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "out" / "_manifest.json").is_symlink()
+
+
+def test_records_handed_to_other_processes_are_not_read_when_they_were_changed(tmp_path: Path) -> None:
+    source = IterableSource(({"id": 1},)).spooled(str(tmp_path), Any)
+    [file] = tmp_path.glob("*")
+    [split] = source.list_splits()
+    assert list(source.read(split, Any)) == [(0, {"id": 1})]
+    file.write_bytes(pickle.dumps([(0, {"id": 2})]))
+    with pytest.raises(SourceError, match="not what was written"):
+        list(source.read(split, Any))
 
 
 def test_numbers_that_json_does_not_have_and_half_characters_are_dead_letters(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,12 @@ import fsspec
 import pytest
 
 from funcpipe_prefect import RunReport, load_pipeline, run_local
-from funcpipe_prefect.errors import FuncPipeError
+from funcpipe_prefect.errors import FuncPipeError, SinkError, SourceError
+from funcpipe_prefect.sinks import DeadLetters
+from funcpipe_prefect.storage import filesystem
+from tests.conftest import free_port
 from tests.servers import s3
+from tests.stores import rows_seen
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +174,82 @@ def test_other_formats_are_read_from_s3(bucket: str, kind: str, tmp_path: Path) 
     report = run(spec(base, f"{base}/in.{kind}", kind))
     assert (report.records_in, report.records_out) == (90, 90)
     assert run(spec(base, f"{base}/in.{kind}", kind)).tasks_run == 0
+
+
+@pytest.mark.parametrize("mode", ["replace", "sync", "upsert", "append"])
+@pytest.mark.parametrize("kind", ["lance", "delta"])
+def test_tables_on_s3_hold_what_local_ones_do(bucket: str, tmp_path: Path, kind: str, mode: str) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines(200))
+    mappings = [spec(base, f"{tmp_path}/in.jsonl") for base in (f"{bucket}/{kind}-{mode}", str(tmp_path))]
+    for mapping, base in zip(mappings, (f"{bucket}/{kind}-{mode}", str(tmp_path)), strict=True):
+        mapping["operators"][1] = {
+            "type": "Sink", "name": "write", "func": kind, "contract": {"idempotent": True},
+            "mode": mode, "key": ["id"], "params": {"path": f"{base}/table"},
+        }  # fmt: skip
+    there, here = map(run, mappings)
+    assert (there.digest, there.errors) == (here.digest, 4)
+    assert rows_seen(mappings[0]) == rows_seen(mappings[1])
+    assert run(mappings[0]).tasks_run == 0
+    (tmp_path / "in.jsonl").write_bytes(lines(150, "changed"))
+    there, here = map(run, mappings)
+    assert there.digest == here.digest
+    assert rows_seen(mappings[0]) == rows_seen(mappings[1])
+    assert len(rows_seen(mappings[0])) == {"replace": 147, "sync": 147}.get(mode, 196)
+
+
+def test_dead_letters_on_s3_are_run_again_and_kept_as_solved(bucket: str, tmp_path: Path) -> None:
+    base = f"{bucket}/again"
+    (tmp_path / "in.jsonl").write_bytes(lines(100))
+    (tmp_path / "refused").write_text("3 80")
+    mapping = spec(base, f"{tmp_path}/in.jsonl")
+    mapping["imports"].append("tests.registries.outside")
+    mapping["operators"][0] |= {"func": "looked_up", "params": {"refused": str(tmp_path / "refused")}}
+    assert run(mapping).errors == 2
+    (tmp_path / "refused").write_text("")
+    report = run_local(load_pipeline(mapping), retry_errors=True)
+    assert (report.records_out, report.errors) == (100, 0)
+    letters = DeadLetters(f"{base}/letters")
+    assert (list(letters.read()), [one["record"]["id"] for one in letters.solved()]) == ([], [3, 80])
+    assert run(mapping).tasks_run == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "wrong"),
+    [(what, "no credentials") for what in ("source", "sink", "store", "letters", "lance", "delta")]
+    + [("source", "no server")],
+)
+def test_a_storage_that_cannot_be_used_is_one_error_that_names_it(
+    bucket: str, tmp_path: Path, what: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(lines(20))
+    mapping = spec(str(tmp_path), f"{tmp_path}/in.jsonl")
+    remote = spec("s3://elsewhere/x", "s3://elsewhere/in.jsonl")
+    match what:
+        case "source" | "letters" | "store":
+            name = {"letters": "errors", "store": "cache"}.get(what, what)
+            mapping[name] = remote[name]
+        case "sink":
+            mapping["operators"] = remote["operators"]
+        case _:
+            mapping["operators"][1] |= {"func": what, "params": {"path": "s3://elsewhere/x"}, "key": ["id"]}
+            monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    if wrong == "no server":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    else:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    filesystem("s3://elsewhere")[0].clear_instance_cache()
+    try:
+        with pytest.raises((SinkError, SourceError)) as told:
+            run(mapping)
+    finally:
+        filesystem("s3://elsewhere")[0].clear_instance_cache()
+    assert "elsewhere" in str(told.value)
+    assert "\n" not in str(told.value)
+    why = {
+        "no credentials": "redential|169.254.169.254",
+        "no server": "Could not connect",
+    }  # where it asks for them
+    assert re.search(why[wrong], str(told.value))

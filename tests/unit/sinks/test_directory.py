@@ -159,7 +159,7 @@ def test_a_damaged_manifest_is_an_error_not_an_empty_output(tmp_path: Path, dama
     sink = JsonlSink(str(tmp_path))
     publish(sink, [1], 1)
     (tmp_path / "_manifest.json").write_bytes(damage)
-    with pytest.raises(SinkError, match=r"_manifest\.json cannot be read .*remove it to publish anew"):
+    with pytest.raises(SinkError, match=r"_manifest\.json is damaged .*remove it to publish anew"):
         sink.published()
 
 
