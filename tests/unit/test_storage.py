@@ -25,10 +25,10 @@ class Broken(AbstractFileSystem):  # type: ignore[misc]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         self._ask()
-        return {"name": path, "size": 600_000, "type": "file"}
+        return {"name": path, "size": 60_000_000, "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", block_size: int = 100_000, **_: Any) -> Any:
-        return File(self, path, mode, block_size=block_size, size=600_000)
+        return File(self, path, mode, block_size=block_size, size=60_000_000)
 
     def _ask(self) -> None:
         if Broken.is_away:
@@ -59,7 +59,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> type[Broken]:
 
 def test_errors_of_a_driver_are_those_of_files(broken: type[Broken]) -> None:
     fs, path = filesystem("broken://place/file")
-    assert fs.size(path) == 600_000
+    assert fs.size(path) == 60_000_000
     broken.is_away = True
     with pytest.raises(OSError, match="ClientError: nobody answers"):
         fs.size(path)
