@@ -265,11 +265,11 @@ class DeltaSink:
             for part in new
             for batch in self._staging.batches(part)
         )
+        others: Iterator[pa.RecordBatch] = iter(())
         if self._is_whole and kept and table is not None:
             is_kept = pc.field(_COLUMN).isin([part.file for part in kept])
-            found = table.to_pyarrow_dataset().to_table(columns=names, filter=is_kept)
-            keys = pa.concat_tables([keys, found.cast(keys.schema)])
-        refuse_twice(keys, self.path)
+            others = table.to_pyarrow_dataset().to_batches(columns=names, filter=is_kept)
+        refuse_twice(keys, others, self.path)
 
     @contextlib.contextmanager
     def _faults(self, doing: str) -> Iterator[None]:

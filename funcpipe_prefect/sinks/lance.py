@@ -309,14 +309,15 @@ class LanceSink:
             return
         names = list(self.key)
         keys = pa.Table.from_batches([batch for one in new for batch in self._read(one, names)]).select(names)
+        others: Iterator[pa.RecordBatch] = iter(())
         if self._is_whole and dataset is not None and files:
             kept = {path for found in files.values() for paths in found for path in paths}
             fragments = [
                 fragment for fragment in dataset.get_fragments()
                 if any(file.path in kept for file in fragment.metadata.files)
             ]  # fmt: skip
-            keys = pa.concat_tables([keys, dataset.scanner(columns=names, fragments=fragments).to_table()])
-        refuse_twice(keys, self.path)
+            others = dataset.scanner(columns=names, fragments=fragments).to_batches()
+        refuse_twice(keys, others, self.path)
 
     def _remove(self, fragments: Sequence[Mapping[str, Any]]) -> None:
         fs, root = filesystem(self.path)

@@ -94,13 +94,11 @@ class SqlSink:
         row = _row_maker(record_type, schema, self.key, is_sqlite=_databases().is_sqlite(self.url))
         with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as file:
             count = write_rows(file, records, schema, row, reject)
-            if count == 0:
-                return Part()
             sha256, size = _hash(file)
-            part = Part(f"{split.name[:80]}-{sha256[:24]}", count, size, sha256)
+            part = Part(f"{split.name[:80]}-{sha256[:24]}", count, size, sha256) if count else Part()
             with _sql().connected(self, "stage rows for") as own:
-                own.make(schema)
-                if not own.has(part):
+                own.make(schema)  # without rows, too: an empty run makes an empty table
+                if count and not own.has(part):
                     own.stage(part, schema, file)
         return part
 

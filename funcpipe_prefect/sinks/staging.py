@@ -12,7 +12,7 @@ or tell by its own state whether it has done what `next` says.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -247,16 +247,31 @@ def write_rows(
     return count
 
 
-def refuse_twice(keys: pa.Table, place: str) -> None:
-    """Refuse rows of one key, given the key columns of all rows.
+def refuse_twice(keys: pa.Table, kept: Iterable[pa.RecordBatch], place: str) -> None:
+    """Refuse rows of one key.
+
+    Args:
+        keys: The key columns of all new rows.
+        kept: Those of the rows that stay; streamed.
+        place: For the message.
 
     Raises:
         SinkError: FP408, with the key.
     """
-    counted = keys.append_column("_count", pa.repeat(1, len(keys))).group_by(keys.column_names)
-    twice = counted.aggregate([("_count", "sum")]).filter(pc.field("_count_sum") > 1)
+    names = keys.column_names
+    counted = keys.append_column("_count", pa.repeat(1, len(keys))).group_by(names)
+    twice = counted.aggregate([("_count", "sum")]).filter(pc.field("_count_sum") > 1).select(names)
+    for batch in kept:
+        if len(twice):
+            break
+        twice = (
+            pa.Table.from_batches([batch])
+            .select(names)
+            .cast(keys.schema)
+            .join(keys, names, join_type="inner")
+        )
     if len(twice):
-        [row] = twice.select(keys.column_names).slice(0, 1).to_pylist()
+        [row] = twice.slice(0, 1).to_pylist()
         key = ", ".join(f"{name}={value!r}" for name, value in row.items())
         raise SinkError(f"two rows of this run have the key {key} in {place}: put a Distinct before the Sink")
 

@@ -38,6 +38,7 @@ def adds_up(report: RunReport) -> None:
     assert before == report.records_out
 
 
+@pytest.mark.slow
 def test_abstracts_give_one_digest_for_any_splits_and_batches(arxiv: Path, tmp_path: Path) -> None:
     mapping = rag(tmp_path, {"type": "jsonl", "path": str(arxiv)})
     reports = [

@@ -26,8 +26,9 @@ from funcpipe_prefect import load_pipeline, run_local
 from tests.stores import STORES, Store, rows_seen, store
 
 CRASHES = int(os.environ.get("FUNCPIPE_CRASHES", "200"))
+QUICK = (("jsonl", "replace"), ("lance", "sync"), ("delta", "sync"))
 CASES = [
-    pytest.param(name, mode, marks=() if mode == "sync" or name in ("jsonl", "parquet") else pytest.mark.slow)
+    pytest.param(name, mode, marks=() if (name, mode) in QUICK else pytest.mark.slow)
     for name in STORES
     for mode in (("replace",) if name in ("jsonl", "parquet") else ("replace", "upsert", "sync", "append"))
 ]

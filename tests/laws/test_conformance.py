@@ -140,8 +140,8 @@ def test_a_sink_that_does_what_its_modes_say_passes() -> None:
     ("sink", "law"),
     [
         (Forgetful, r"content of Forgetful \(upsert\)|content.*\(upsert\)"),
-        (Hoarder, r"content.*\(sync\)"),
-        (Hasty, r"invisible before commit"),
+        pytest.param(Hoarder, r"content.*\(sync\)", marks=pytest.mark.slow),
+        pytest.param(Hasty, r"invisible before commit", marks=pytest.mark.slow),
         (Once, r"cut off commit|written twice|content"),
     ],
 )

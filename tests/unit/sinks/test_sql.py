@@ -78,7 +78,9 @@ def ids(sink: SqlSink) -> list[Any]:
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=5)
 
 
-def test_it_does_what_its_modes_say(url: str) -> None:
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def test_it_does_what_its_modes_say(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = f"sqlite:///{tmp_path}/x.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
     rows = st.builds(
         Row, st.integers(-(2**63), 2**63 - 1), TEXT, TEXT, st.none() | st.floats(allow_nan=False)
     )
@@ -150,6 +152,16 @@ def test_rows_that_others_keep_in_the_table_outlive_an_upsert_and_an_append(url:
         sink = SqlSink(url, name, mode=mode, key=("id",))  # type: ignore[arg-type]
         sink.commit([write(sink, "b", [Row(2, "", "new"), Row(3, "", "new")])])
         assert {row["id"]: row["text"] for row in sink.rows()} == {1: "theirs", 2: expected, 3: "new"}
+
+
+def test_an_empty_run_makes_an_empty_table(url: str, table: str) -> None:
+    sink = SqlSink(url, table, mode="sync", key=("id",))
+    sink.commit([write(sink, "a", [])])
+    with sa.create_engine(url).connect() as connection:
+        assert connection.execute(sa.text(f'SELECT id, part, text FROM "{table}"')).all() == []
+    assert len(sink.published()) == 1
+    sink.commit([write(sink, "a", [Row(1, "", "x")])])
+    assert ids(sink) == [1]
 
 
 def test_a_table_that_somebody_else_changed_is_written_anew(url: str, table: str) -> None:
