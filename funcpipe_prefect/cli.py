@@ -5,12 +5,11 @@ Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wron
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +20,7 @@ from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
 from funcpipe_prefect.cli_errors import errors
 from funcpipe_prefect.cli_laws import check_quickly, laws
+from funcpipe_prefect.cli_shown import show_plan, show_report, shown_progress
 from funcpipe_prefect.errors import FuncPipeError, PipelineError, SinkError, SourceError
 
 if TYPE_CHECKING:
@@ -127,27 +127,27 @@ def plan(
     input: InputOption = None,
     output: OutputOption = None,
     set_: SetOption = None,
+    backend: BackendOption = None,
+    svg: Annotated[str | None, Parameter(help="Write a drawing of the graph to this file.")] = None,
+    html: Annotated[str | None, Parameter(help="Write plan and drawing as one page to this file.")] = None,
     json_: JsonOption = False,
 ) -> int:
     """Show what a run would do; nothing runs."""
     built = load(pipeline, _overrides(set_), input, output)
-    from funcpipe_prefect.backends.protocol import preview
+    from funcpipe_prefect import drawing
+    from funcpipe_prefect.backends.preview import preview
 
     try:
-        shown = preview(built)
-    except SourceError as error:
+        shown = preview(built, backend)
+        for path, draw in ((svg, drawing.svg), (html, drawing.page)):
+            if path is not None:
+                Path(path).write_text(draw(shown), encoding="utf-8")
+    except (SourceError, OSError) as error:
         return _failed(error, WRONG)
     if json_:
         print(json.dumps(shown))
     else:
-        _notes.print(f"{built.name} on {built.backend}", style="bold")
-        for stage in shown["stages"]:
-            _notes.print(
-                f"  {stage['name']}: {stage['kind']}, {stage['to_run']} to run, {stage['cached']} cached"
-            )
-        _notes.print(
-            f"{shown['splits']} splits, {shown['tasks_to_run']} tasks to run, {shown['tasks_cached']} cached"
-        )
+        show_plan(_notes, shown)
     return DONE
 
 
@@ -184,7 +184,7 @@ def run(
     try:
         if check:
             check_quickly(pipeline, overrides, built)
-        with _shown_progress(quiet=json_ or not _notes.is_terminal) as progress:
+        with shown_progress(_notes, quiet=json_ or not _notes.is_terminal) as progress:
             if chosen == "local":
                 report = _run_local(built, progress, **again)
             else:
@@ -196,7 +196,7 @@ def run(
         return _failed(error, WRONG, chosen if json_ else None)
     except Exception as error:
         return _failed(error, FAILED, chosen if json_ else None)
-    _summary(report)
+    show_report(_notes, report)
     if json_:
         print(json.dumps(report.to_dict(), default=_jsonable))
     return DONE
@@ -276,30 +276,6 @@ def _overrides(settings: list[str] | None) -> dict[str, Any]:
     return read_overrides(settings or [])
 
 
-@contextlib.contextmanager
-def _shown_progress(*, quiet: bool) -> Iterator[Progress | None]:
-    """Show a live bar for each stage on a terminal; nothing elsewhere."""
-    if quiet:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bars = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(), console=_notes,
-    )  # fmt: skip
-    rows: dict[int, Any] = {}
-
-    def show(event: Any) -> None:
-        if event.index not in rows:
-            rows[event.index] = bars.add_task(event.stage, total=event.total, note="")
-        note = f"{event.records:,} records" + (f", {event.errors:,} dead letters" if event.errors else "")
-        bars.update(rows[event.index], completed=event.done, note=note)
-
-    with bars:
-        yield show
-
-
 def _failed(error: Exception, code: int, backend: str | None = None) -> int:
     text = str(error) if isinstance(error, FuncPipeError) else f"{type(error).__name__}: {error}"
     _notes.print("failed", style="bold red", end=" ")
@@ -309,33 +285,6 @@ def _failed(error: Exception, code: int, backend: str | None = None) -> int:
 
         print(json.dumps({**RunReport("failed", backend).to_dict(), "error": text}))
     return code
-
-
-def _summary(report: RunReport) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("operator", "in", "out", "dropped", "dead letters"):
-        table.add_column(column, justify="left" if column == "operator" else "right")
-    for counts in report.operators:
-        cells = (counts.records_in, counts.records_out, counts.dropped, counts.errors)
-        table.add_row(counts.name, *(f"{cell:,}" for cell in cells))
-    _notes.print(table)
-    _notes.print(
-        f"{report.splits} splits on {report.backend}: {report.tasks_run} tasks run, "
-        f"{report.tasks_cached} cached, {report.elapsed_s:.1f} s"
-    )
-    if report.result is not None:
-        _notes.print(f"result        {report.result!r}", markup=False, soft_wrap=True)
-    if report.output:
-        _notes.print(f"output        {report.output}", markup=False, soft_wrap=True)
-    if report.dead_letters:
-        _notes.print(f"dead letters  {report.dead_letters}", markup=False, soft_wrap=True)
-    _notes.print(f"digest        {report.digest}", soft_wrap=True)
-    for one in report.expectations:
-        _notes.print(f"as expected   {one['what']} of {one['of']}: {one['found']:g}", markup=False)
-    for warning in report.warnings:
-        _notes.print(f"warning       {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _jsonable(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from funcpipe_prefect.errors import Place
 from funcpipe_prefect.monoid import Monoid
@@ -334,9 +334,41 @@ class OperatorCounts:
         )
 
 
-def summed(*rows: Iterable[OperatorCounts]) -> tuple[OperatorCounts, ...]:
-    """Add counts up by operator, in the order in which operators are met."""
-    total: dict[str, OperatorCounts] = {}
+@dataclass(frozen=True)
+class OperatorCost:
+    """What an operator has cost; costs of partitions add up.
+
+    Attributes:
+        name: The operator's; `source` for reading, a sink's own for writing and all that is around it.
+        seconds: Time in its function, as measured for a sample of the calls; of all workers together.
+        records: That reached it.
+        bytes: Of the input for `source`, of stored partitions and parts of a sink for what was in front
+            of them or writes them.
+        batches: Calls of a BatchMap's function.
+    """
+
+    name: str
+    seconds: float = 0.0
+    records: int = 0
+    bytes: int = 0
+    batches: int = 0
+
+    def __add__(self, other: OperatorCost) -> OperatorCost:
+        return OperatorCost(
+            self.name,
+            self.seconds + other.seconds,
+            self.records + other.records,
+            self.bytes + other.bytes,
+            self.batches + other.batches,
+        )
+
+
+_Row = TypeVar("_Row", OperatorCounts, OperatorCost)
+
+
+def summed(*rows: Iterable[_Row]) -> tuple[_Row, ...]:
+    """Add counts or costs up by operator, in the order in which operators are met."""
+    total: dict[str, _Row] = {}
     for row in rows:
         for one in row:
             total[one.name] = total[one.name] + one if one.name in total else one

@@ -10,6 +10,7 @@ import concurrent.futures
 import functools
 import re
 import reprlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from funcpipe_prefect.ir import (
     GroupOperator,
     Located,
     Map,
+    OperatorCost,
     OperatorCounts,
     RecordOperator,
     Sink,
@@ -70,11 +72,21 @@ def bind(function: Function) -> Callable[..., Any]:
     return functools.partial(function.call, **keywords) if keywords else function.call
 
 
+_clock = time.perf_counter
+_EACH, _MASK = 32, 15
+
+
 class _Tally:
-    __slots__ = ("dropped", "errors", "passed", "records_out")
+    __slots__ = ("batches", "dropped", "errors", "passed", "records_out", "seconds")
 
     def __init__(self) -> None:
-        self.passed = self.records_out = self.dropped = self.errors = 0
+        self.passed = self.records_out = self.dropped = self.errors = self.batches = 0
+        self.seconds = 0.0
+
+    def took(self, calls: int, first: float, some: float) -> None:
+        """Add the time of calls, of which the first `_EACH` were timed, and of the others one in `_MASK + 1`."""
+        timed = max(0, calls // (_MASK + 1) - _EACH // (_MASK + 1))
+        self.seconds += first + (some * (calls - _EACH) / timed if timed else 0.0)
 
 
 class Trace:
@@ -123,6 +135,13 @@ class Trace:
         """The counts of every operator that has seen this partition, in order."""
         return tuple(
             OperatorCounts(name, t.passed, t.records_out, t.dropped, t.errors)
+            for name, t in self._tallies.items()
+        )
+
+    def costs(self) -> tuple[OperatorCost, ...]:
+        """What every operator has cost on this partition, in order."""
+        return tuple(
+            OperatorCost(name, t.seconds, t.passed + t.dropped + t.errors, batches=t.batches)
             for name, t in self._tallies.items()
         )
 
@@ -232,7 +251,7 @@ def decoded(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
 def _decoded(records: Iterable[Located], trace: Trace, tally: _Tally) -> Iterator[Any]:
     passed = 0
     try:
-        for trace.position, record in records:
+        for trace.position, record in _timed(records, tally):
             if record.__class__ is Undecodable:
                 trace.fail(SOURCE, "collect", record, record)
             else:
@@ -245,6 +264,28 @@ def _decoded(records: Iterable[Located], trace: Trace, tally: _Tally) -> Iterato
     finally:
         tally.passed += passed
         tally.records_out += passed
+
+
+def _timed(records: Iterable[Located], tally: _Tally) -> Iterator[Located]:
+    source, number, first, some = iter(records), 0, 0.0, 0.0
+    try:
+        while True:
+            number += 1
+            if number <= _EACH:
+                begun = _clock()
+                item = next(source, None)
+                first += _clock() - begun
+            elif number & _MASK:
+                item = next(source, None)
+            else:
+                begun = _clock()
+                item = next(source, None)
+                some += _clock() - begun
+            if item is None:
+                return
+            yield item
+    finally:
+        tally.took(number, first, some)
 
 
 def resumed(records: Iterable[Located], trace: Trace) -> Iterator[Any]:
@@ -290,11 +331,22 @@ def calling(
     """
     name, policy, others = operator.name, operator.error_policy, infrastructure(operator)
     tally = trace.tally(name)
-    passed = 0
+    passed = number = 0
+    first = some = 0.0
     try:
         for value in values:
+            number += 1
             try:
-                result = call(value)
+                if number <= _EACH:
+                    begun = _clock()
+                    result = call(value)
+                    first += _clock() - begun
+                elif number & _MASK:
+                    result = call(value)
+                else:
+                    begun = _clock()
+                    result = call(value)
+                    some += _clock() - begun
             except others as error:
                 raise outside(_at(name, trace), error) from error
             except Exception as error:
@@ -307,6 +359,7 @@ def calling(
             passed += 1
             yield result.value if kind is Ok else result
     finally:
+        tally.took(number, first, some)
         tally.passed += passed
         if counts_out:
             tally.records_out += passed
@@ -343,28 +396,15 @@ def _plain_bool(verdict: Any) -> bool:
 
 
 def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
-    call, name, policy = bind(operator.func), operator.name, operator.error_policy
-    others = infrastructure(operator)
-    tally = trace.tally(name)
-    passed = records_out = 0
+    call, records_out = bind(operator.func), 0
     try:
-        for value in values:
-            try:
-                results = _expanded(call(value))
-            except others as error:
-                raise outside(_at(name, trace), error) from error
-            except Exception as error:
-                trace.fail(name, policy, value, error)
-                continue
-            if results.__class__ is Err:
-                trace.fail(name, policy, value, results.error)
-                continue
-            passed += 1
+        for results in calling(
+            operator, lambda value: _expanded(call(value)), values, trace, counts_out=False
+        ):
             records_out += len(results)
             yield from results
     finally:
-        tally.passed += passed
-        tally.records_out += records_out
+        trace.tally(operator.name).records_out += records_out
 
 
 _SINGLE = (str, bytes, bytearray, Mapping)
@@ -417,10 +457,14 @@ def _one_batch(
     name, policy = operator.name, operator.error_policy
     tally = trace.tally(name)
     passed = 0
+    begun = _clock()
     try:
-        for value, position, result in zip(
-            batch, positions, _batch_results(operator, call, batch, trace), strict=True
-        ):
+        results = _batch_results(operator, call, batch, trace)
+    finally:
+        tally.seconds += _clock() - begun
+        tally.batches += 1
+    try:
+        for value, position, result in zip(batch, positions, results, strict=True):
             trace.position = position
             kind = result.__class__
             if kind is Err:

@@ -38,6 +38,7 @@ from funcpipe_prefect.ir import (
     GroupOperator,
     Map,
     Operator,
+    OperatorCost,
     OperatorCounts,
     Part,
     Pipeline,
@@ -172,6 +173,7 @@ class StageReceipt:
         failed: The records that failed here, as they are needed to run them again.
         again: What came of records that had failed, in the last run that ran them again.
         retried: The start of that run, in seconds since 1970.
+        costs: What this stage's operators have cost; of the records run again alone, where there are such.
     """
 
     entry: Commit
@@ -189,6 +191,12 @@ class StageReceipt:
     failed: StoredPartition | None = None
     again: Again | None = None
     retried: float = 0.0
+    costs: tuple[OperatorCost, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long the stage has taken."""
+        return sum(cost.seconds for cost in self.costs)
 
     @property
     def entries(self) -> tuple[Commit, ...]:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from funcpipe_prefect.backends.history import remember
 from funcpipe_prefect.backends.work import (
     Entries,
     Job,
@@ -22,7 +23,17 @@ from funcpipe_prefect.backends.work import (
 )
 from funcpipe_prefect.errors import ErrorRateExceeded, ExpectationFailed, PipelineError, Place, Problem
 from funcpipe_prefect.expectations import Outcome, judged
-from funcpipe_prefect.ir import SOURCE, Combine, Commit, OperatorCounts, Pipeline, RecordSource, Sink, summed
+from funcpipe_prefect.ir import (
+    SOURCE,
+    Combine,
+    Commit,
+    OperatorCost,
+    OperatorCounts,
+    Pipeline,
+    RecordSource,
+    Sink,
+    summed,
+)
 from funcpipe_prefect.monoid import Digest, digest_text, digest_total, fold
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt, behind, cautions, plan_run, stage_of
 from funcpipe_prefect.running import new_token
@@ -35,9 +46,14 @@ __all__ = [
     "Schedule",
     "StageDone",
     "execute",
-    "preview",
+    "planned",
     "schedule",
+    "will_publish",
 ]
+
+
+_SLOWEST = 5
+Row = TypeVar("Row", OperatorCounts, OperatorCost)
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,8 @@ class RunReport:
         warnings: What a careful user would want to know.
         outputs: Of each sink its location, records and digest, by name.
         expectations: What came of each expectation.
+        costs: What each operator has cost in this run, over all workers.
+        slowest: The stage runs that took longest: stage, split, seconds and records.
     """
 
     status: str
@@ -105,6 +123,8 @@ class RunReport:
     warnings: tuple[str, ...] = ()
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     expectations: tuple[Mapping[str, Any], ...] = ()
+    costs: tuple[OperatorCost, ...] = ()
+    slowest: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values, as `funcpipe run --json` prints it."""
@@ -154,6 +174,7 @@ def execute(
     refresh_from: str | None = None,
     retry_errors: bool = False,
     progress: Progress | None = None,
+    begun: Callable[[Plan], None] | None = None,
     now: float | None = None,
 ) -> RunReport:
     """Run a pipeline on an engine: plan, stages, check, commit.
@@ -167,6 +188,7 @@ def execute(
         refresh_from: The operator from whose stage on nothing is used that was computed before.
         retry_errors: Compute again what left dead letters in an earlier run, and what is merged from it.
         progress: Called after each stage on each split.
+        begun: Called with the plan, before anything runs.
         now: When the run begins, in seconds since 1970; the present by default.
 
     Raises:
@@ -178,9 +200,11 @@ def execute(
     started = time.monotonic()
     source = source_of(pipeline)
     now = time.time() if now is None else now
-    plan, job = _planned(
+    plan, job = planned(
         pipeline, source, now, refresh=refresh, refresh_from=refresh_from, retry_errors=retry_errors
     )
+    if begun is not None:
+        begun(plan)
     needed = plan.needed
     keys = [plan.task(*place).keys[place[0]] for place in needed]
     afterwards.push(lambda kind, error, trace: sweep(job, keys) if kind else None)
@@ -196,10 +220,12 @@ def execute(
     report = _with_answers(report, job, plan, receipts)
     if needed or not _is_published(plan, entries):
         engine.commit(job, plan, entries)
+    if report.tasks_run:
+        remember(pipeline, plan.splits, report.operators, report.costs, now)
     return replace(report, elapsed_s=round(time.monotonic() - started, 3))
 
 
-def _planned(
+def planned(
     pipeline: Pipeline,
     source: RecordSource,
     now: float,
@@ -316,6 +342,11 @@ def _of_stage(entries: Entries, stage: Stage, tasks: Iterable[int]) -> list[Comm
     return [entry for task in tasks for entry in entries[stage.index, task]]
 
 
+def will_publish(plan: Plan) -> bool:
+    """Tell whether a run ends in a commit."""
+    return bool(plan.needed) or not _is_published(plan, plan.published)
+
+
 def _is_published(plan: Plan, entries: Entries) -> bool:
     """Tell whether readers see just this already, so that nothing needs to be published."""
     return all(
@@ -354,6 +385,8 @@ def _report(plan: Plan, entries: Entries, watch: _Watch, backend: str) -> RunRep
         output=next((one["output"] for one in outputs.values()), None),
         digest=digest_text(fold(Digest(), digests)),
         operators=operators,
+        costs=_in_order(pipeline, [watch.costs]),
+        slowest=tuple(watch.slowest),
         dead_letters=pipeline.errors.path if errors else None,
         warnings=tuple(warnings),
         outputs=outputs,
@@ -370,9 +403,9 @@ def _output(sink: Sink, entries: Sequence[Commit]) -> dict[str, Any]:
     }
 
 
-def _in_order(pipeline: Pipeline, rows: Iterable[tuple[OperatorCounts, ...]]) -> tuple[OperatorCounts, ...]:
+def _in_order(pipeline: Pipeline, rows: Iterable[tuple[Row, ...]]) -> tuple[Row, ...]:
     """Give the counts of each operator once: all ends that depend on one tell the same of it."""
-    found: dict[str, OperatorCounts] = {}
+    found: dict[str, Row] = {}
     for row in rows:
         for one in row:
             found.setdefault(one.name, one)
@@ -405,10 +438,14 @@ class _Watch:
     errors: int = 0
     done: dict[int, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    costs: tuple[OperatorCost, ...] = ()
+    slowest: list[dict[str, Any]] = field(default_factory=list)
 
     def notify(self, index: int, receipt: StageReceipt) -> None:
         self.ran += not receipt.cached
         self.warnings += receipt.warnings
+        if not receipt.cached:
+            self._note_cost(receipt)
         self.done[index] = self.done.get(index, 0) + 1
         if index == 0:
             self.records += sum(counts.records_in for counts in receipt.entry.counts if counts.name == SOURCE)
@@ -423,6 +460,20 @@ class _Watch:
                     self.records, self.errors, receipt.cached,
                 )
             )  # fmt: skip
+
+    def _note_cost(self, receipt: StageReceipt) -> None:
+        self.costs = summed(self.costs, receipt.costs)
+        records = max((cost.records for cost in receipt.costs), default=0)
+        self.slowest.append(
+            {
+                "stage": receipt.stage,
+                "split": receipt.entry.split,
+                "seconds": round(receipt.seconds, 3),
+                "records": records,
+            }
+        )
+        self.slowest.sort(key=lambda one: -one["seconds"])
+        del self.slowest[_SLOWEST:]
 
 
 @dataclass(frozen=True)
@@ -457,41 +508,3 @@ def schedule(job: Job, plan: Plan, lane: Lane, budget: int) -> Schedule:
     beyond = list(found)[budget:]
     left = {pair: replace(found[pair], cached=True) for pair in beyond}
     return Schedule(tuple(needed), frozenset(found), left)
-
-
-def preview(pipeline: Pipeline) -> dict[str, Any]:
-    """Say what a run would do: stages, splits, tasks to run and tasks whose result is there.
-
-    Raises:
-        PipelineError: FP103, the pipeline has no source.
-        SourceError: FP409, the input is missing or unreadable.
-    """
-    plan, job = _planned(pipeline, source_of(pipeline), time.time(), refresh=False, refresh_from=None)
-    needed = plan.needed
-    stages: list[dict[str, Any]] = []
-    for stage in plan.stages:
-        tasks = plan.lanes[stage.lane].tasks
-        open_ = [
-            task
-            for number, task in enumerate(tasks)
-            if (stage.index, number) in needed and finished(job, stage, task.keys[stage.index]) is None
-        ]
-        before = plan.stages[stage.upstream if stage.upstream is not None else stage.feeder or 0].name
-        is_first = stage.upstream is None and stage.feeder is None
-        stages.append(
-            {
-                "name": stage.name,
-                "kind": stage.kind,
-                "input": SOURCE if is_first else before,
-                "splits": len(tasks),
-                "to_run": len(open_),
-                "cached": len(tasks) - len(open_),
-            }
-        )
-    return {
-        "stages": stages,
-        "splits": len(plan.splits),
-        "bytes": sum(split.size for split in plan.splits),
-        "tasks_to_run": sum(stage["to_run"] for stage in stages),
-        "tasks_cached": sum(stage["cached"] for stage in stages),
-    }

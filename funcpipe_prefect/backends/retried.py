@@ -158,7 +158,12 @@ class Retry:
             more = (*more, new)
             store.write_receipt(new.key, replace(receipt, entry=new))
         return replace(
-            self.old, more=more, retried=now, failed=receipt.failed, first_error=receipt.first_error
+            self.old,
+            more=more,
+            retried=now,
+            failed=receipt.failed,
+            first_error=receipt.first_error,
+            costs=receipt.costs,
         )
 
 

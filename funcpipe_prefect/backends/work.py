@@ -29,6 +29,7 @@ from funcpipe_prefect.ir import (
     Distinct,
     ErrorPolicy,
     Located,
+    OperatorCost,
     OperatorCounts,
     Part,
     Pipeline,
@@ -199,6 +200,7 @@ def _alone(job: Job, stage: Stage, key: str) -> Iterator[bool]:
 
 def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None, damage: str) -> StageReceipt:
     store, split, key = PartitionStore(job.pipeline.storage), task.split, task.keys[stage.index]
+    begun = time.perf_counter()
     warnings = [f"{damage}; {stage.name} on {split.name} was computed again"] if damage else []
     warnings += upstream.warnings if upstream is not None and not upstream.cached else ()
     with (
@@ -259,6 +261,7 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
             made=job.now,
             measures=done.measures,
             failed=letters.store(store, key) if leaves_receipt(stage) else None,
+            costs=_costs(stage, task, trace, done, time.perf_counter() - begun),
         )
         if retry is not None and done.delta is not None:
             receipt = retry.stored(receipt, done.delta, job.now)
@@ -269,6 +272,26 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
         if leaves_receipt(stage):
             store.write_receipt(key, receipt)
     return replace(receipt, warnings=tuple(warnings))
+
+
+def _costs(stage: Stage, task: Task, trace: Trace, done: _Done, seconds: float) -> tuple[OperatorCost, ...]:
+    """Give what each operator has cost; what is not spent in a function counts for what the stage ends in."""
+    last = stage.nodes[-1].name if stage.nodes else SOURCE
+    end = (
+        last
+        if stage.kind in ("write", "group", "answer")
+        else f"{last}.store"
+        if stage.kind == "store"
+        else "count"
+    )
+    costs = {cost.name: cost for cost in trace.costs()}
+    rest = max(0.0, seconds - sum(cost.seconds for cost in costs.values()))
+    size = (done.stored.size if done.stored else 0) + done.part.size
+    size += sum(segment.size for segment in done.exchange or ())
+    costs[end] = costs.get(end, OperatorCost(end)) + OperatorCost(end, seconds=rest, bytes=size)
+    if SOURCE in costs and stage.upstream is None and task.feed is None:
+        costs[SOURCE] += OperatorCost(SOURCE, bytes=task.split.size)
+    return tuple(costs.values())
 
 
 def _before(

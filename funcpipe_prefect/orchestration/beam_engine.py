@@ -136,7 +136,7 @@ class BeamEngine:
 
     def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish in a task of this process."""
-        self._retried(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
+        self._retried(job, commit_task(job), "commit", {"entries": cloudpickle.dumps((plan, entries))})
 
     def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

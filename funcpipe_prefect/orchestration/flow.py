@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
-import json
-import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from prefect import Flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -27,22 +23,27 @@ from funcpipe_prefect.backends.beam.options import check_options
 from funcpipe_prefect.backends.local import LocalEngine
 from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
-from funcpipe_prefect.errors import BackendError, RunCancelled
+from funcpipe_prefect.errors import BackendError, ErrorRateExceeded, RunCancelled
 from funcpipe_prefect.ir import BeamSettings, Pipeline
 from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.exclusive import one_writer
+from funcpipe_prefect.orchestration.lineage import tell
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
+from funcpipe_prefect.orchestration.showing import (
+    Showing,
+    show_answer,
+    show_causes,
+    show_link,
+    show_outputs,
+    show_summary,
+)
 from funcpipe_prefect.running import run_by
-from funcpipe_prefect.sinks.letters import DeadLetters, causes_of
 from funcpipe_prefect.sources import IterableSource
 from funcpipe_prefect.storage import filesystem
 
 __all__ = ["LISTENER", "check_backend", "run_pipeline"]
-
-_LARGEST_ARTIFACT = 10_000
-_MOST_LETTERS = 100_000
 
 LISTENER: ContextVar[Progress | None] = ContextVar("funcpipe_progress", default=None)
 """Receives the progress of a flow that runs in this process, for the command line."""
@@ -149,23 +150,27 @@ def run_pipeline(
     _lighten_context()
     backend = backend or built.backend
     logger = get_run_logger()
-    progress = _listener()
     check_backend(backend, built.beam)
+    showing = Showing(built, backend, _listener())
     try:
-        with watched() as cancellation, one_writer(built) if exclusive else contextlib.nullcontext():
+        with (
+            watched() as cancellation,
+            one_writer(built) if exclusive else contextlib.nullcontext(),
+            showing.shown(),
+        ):
             report = _executed(
-                built, backend, cancellation,
-                refresh=refresh, refresh_from=refresh_from, retry_errors=retry_errors, progress=progress,
+                built, backend, cancellation, progress=showing, begun=showing.begun,
+                refresh=refresh, refresh_from=refresh_from, retry_errors=retry_errors,
             )  # fmt: skip
     except RunCancelled as error:
         cancel_task_runs()
         return cast(RunReport, Cancelled(message=str(error)))
+    except ErrorRateExceeded as error:
+        tell(built, "errors.threshold", {"message": str(error)})
+        raise
     for warning in report.warnings:
         logger.warning(warning)
-    if report.errors:
-        _show_causes(built)
-    if report.result is not None:
-        _show_answer(built.name, report.result)
+    _shown_afterwards(built, report)
     logger.info(
         "%s: %d records in, %d out, %d dropped, %d dead letters; %d tasks run, %d cached; digest %s",
         built.name, report.records_in, report.records_out, report.dropped, report.errors,
@@ -174,30 +179,13 @@ def run_pipeline(
     return report
 
 
-def _show_causes(pipeline: Pipeline) -> None:
-    """Keep what records failed of as a table, the most frequent cause first."""
-    letters = itertools.islice(DeadLetters(pipeline.errors.path).read(), _MOST_LETTERS)
-    causes, count = causes_of(letters, most=20)
-    name = pipeline.name
-    create_table_artifact(
-        causes, key=f"funcpipe-{_artifact_key(name)}-errors",
-        description=f"Why records of {name} failed ({count:,} looked at); dead letters: {pipeline.errors.path}",
-    )  # fmt: skip
-
-
-def _artifact_key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pipeline"
-
-
-def _show_answer(name: str, result: Any) -> None:
-    """Keep what the Combines answered as an artifact of the flow run, as far as it is small."""
-    try:
-        text = json.dumps(result, default=repr, indent=1, ensure_ascii=False)
-    except (TypeError, ValueError):  # keys that JSON does not know
-        text = repr(result)
-    if len(text) > _LARGEST_ARTIFACT:
-        text = f"{text[:_LARGEST_ARTIFACT]}\n… {len(text) - _LARGEST_ARTIFACT} more characters"
-    create_markdown_artifact(f"```json\n{text}\n```", key=f"funcpipe-{_artifact_key(name)}-result", description=f"What {name} answered")  # fmt: skip
+def _shown_afterwards(pipeline: Pipeline, report: RunReport) -> None:
+    show_outputs(pipeline, report.outputs)
+    show_summary(pipeline.name, report)
+    if report.errors:
+        show_causes(pipeline)
+    if report.result is not None:
+        show_answer(pipeline.name, report.result)
 
 
 def _executed(
@@ -219,6 +207,8 @@ def _executed(
 
         with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
             engine = PrefectEngine(runner, cancellation)
+            if link := runner.client.dashboard_link:
+                show_link(pipeline.name, link, "Dask dashboard")
             try:
                 report = execute(ready, engine, afterwards=afterwards, **options)
             except Exception:

@@ -20,9 +20,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
+from prefect.context import AssetContext
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
+from prefect.tasks import MaterializingTask, Task
 
 from funcpipe_prefect.backends.dask import cancellation_check, outcomes
 from funcpipe_prefect.backends.protocol import Receipts, schedule
@@ -32,6 +34,7 @@ from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Retries, Split, summed
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.lineage import describe_assets, made_assets, source_assets
 from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
@@ -85,10 +88,26 @@ def stage_task(
     return receipt
 
 
-@task(name="funcpipe-commit", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
-def commit_task(job: bytes, entries: bytes) -> None:
-    """Publish outputs and dead letters."""
-    commit_run(loaded(job), *cloudpickle.loads(entries))
+def _commit(job: bytes, entries: bytes) -> None:
+    run, (plan, made) = loaded(job), cloudpickle.loads(entries)
+    commit_run(run, plan, made)
+    context = AssetContext.get()
+    if context is not None and context.downstream_assets:
+        describe_assets(run, plan, made)
+
+
+def commit_task(job: Job) -> Any:
+    """Make the task that publishes outputs and dead letters, and with them what Prefect calls assets."""
+    options: Any = {
+        "name": "funcpipe-commit", "retry_condition_fn": is_worth_retrying, "cache_policy": NO_CACHE
+    }  # fmt: skip
+    assets = made_assets(job)
+    if not assets:
+        return Task(_commit, **options)
+    sources = source_assets(job.pipeline)
+    return MaterializingTask(
+        _commit, assets=assets, asset_deps=sources, materialized_by="funcpipe", **options
+    )
 
 
 def _pickled_once(feed: Feed, known: dict[int, bytes]) -> bytes:
@@ -219,7 +238,7 @@ class PrefectEngine:
 
     def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish from a worker."""
-        self._one(job, commit_task, "commit", {"entries": cloudpickle.dumps((plan, entries))})
+        self._one(job, commit_task(job), "commit", {"entries": cloudpickle.dumps((plan, entries))})
 
     def _one(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

@@ -4,8 +4,8 @@
     <root>/partitions/<two digits>/<key>.fpx      partial answers on their way to where they are merged
     <root>/partitions/<two digits>/<key>.letters  dead letters of the stage, JSON Lines
     <root>/partitions/<two digits>/<key>.json     the receipt; it is written last
-    <root>/partitions/<two digits>/<key>.failed.fpp   the records behind the dead letters, without loss
-    <root>/partitions/<two digits>/<key>.again.fpp    what came of them when they were run again
+    <root>/partitions/<two digits>/<key>.failed   the records behind the dead letters, without loss
+    <root>/partitions/<two digits>/<key>.again    what came of them when they were run again
     <root>/partitions/<two digits>/<key>.<run>.json   the receipt of what a sink was given of them then
     <root>/partitions/<two digits>/<key>.lock     while somebody computes it, with `isolation`
 
@@ -66,7 +66,9 @@ class PartitionStore:
         return fs, root.rstrip("/")
 
     def _path(self, key: str, suffix: str) -> str:
-        return f"{self._place[1]}/partitions/{key[:2]}/{key}.{suffix}"
+        """Give a file's path; what is kept beside a partition, as `<key>.failed`, has an ending already."""
+        name = key if suffix == "fpp" and "." in key else f"{key}.{suffix}"
+        return f"{self._place[1]}/partitions/{key[:2]}/{name}"
 
     def lookup(self, key: str) -> StageReceipt | None:
         """Find a partition whose file is there with its full size and its dead letters as written.

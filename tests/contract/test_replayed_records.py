@@ -218,10 +218,10 @@ def test_without_what_was_kept_a_partition_is_computed_again(tmp_path: Path, los
     calls(tmp_path, "b")
     if lost == "cache":
         shutil.rmtree(tmp_path / "cache")
-    for file in (tmp_path / "cache").rglob(f"*.{lost}.fpp"):
+    for file in (tmp_path / "cache").rglob(f"*.{lost}"):
         file.write_bytes(b"not what was written")
     _local(mapping, retry_errors=True)
-    for file in (tmp_path / "cache").rglob(f"*.{lost}.fpp"):
+    for file in (tmp_path / "cache").rglob(f"*.{lost}"):
         file.unlink()
     for name in "ab":
         (tmp_path / f"{name}.refused").write_text("")

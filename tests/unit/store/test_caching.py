@@ -16,7 +16,8 @@ import pytest
 
 from funcpipe_prefect import PipelineError, Registry, RunReport, load_pipeline, run_local
 from funcpipe_prefect.backends.local import LocalEngine
-from funcpipe_prefect.backends.protocol import execute, preview, schedule
+from funcpipe_prefect.backends.preview import preview
+from funcpipe_prefect.backends.protocol import execute, schedule
 from funcpipe_prefect.backends.work import Job
 from funcpipe_prefect.plan import lower, plan_run
 from funcpipe_prefect.sources import IterableSource
