@@ -79,7 +79,7 @@ def test_ls_lists_each_stored_result_with_what_it_is(project: Path, cli: Cli) ->
     assert sum(row["records"] for row in rows if row["stage"] == "words+write") == 120
     assert all(row["used"] is True and row["expired"] is False and 0 <= row["age_s"] < 300 for row in rows)
     assert listed["bytes"] == sum(
-        path.stat().st_size for path in (project / "store").rglob("*") if path.is_file()
+        path.stat().st_size for path in (project / "store" / "partitions").rglob("*") if path.is_file()
     )
     text = cli("cache", "ls", "p.yaml")
     assert "words+write" in text
