@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from funcpipe_prefect.ir import Pipeline, Split
     from funcpipe_prefect.keyed import KeyValue, WindowedValue
     from funcpipe_prefect.monoid import Monoid
+    from funcpipe_prefect.orchestration.blocks import (
+        BeamRunnerConfig,
+        DaskClusterConfig,
+        FuncPipeline,
+        PartitionStorage,
+    )
     from funcpipe_prefect.orchestration.flow import run_pipeline
     from funcpipe_prefect.registry import Registry
     from funcpipe_prefect.result import Err, ErrorInfo, FPResult, Ok, Result
@@ -35,15 +42,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Approximate": "schema",
     "BackendError": "errors",
+    "BeamRunnerConfig": "orchestration.blocks",
     "ContractError": "errors",
+    "DaskClusterConfig": "orchestration.blocks",
     "Err": "result",
     "ErrorInfo": "result",
     "ErrorRateExceeded": "errors",
     "FPResult": "result",
     "FuncPipeError": "errors",
+    "FuncPipeline": "orchestration.blocks",
     "KeyValue": "keyed",
     "Monoid": "monoid",
     "Ok": "result",
+    "PartitionStorage": "orchestration.blocks",
     "Pipeline": "ir",
     "PipelineError": "errors",
     "Problem": "errors",
@@ -65,15 +76,19 @@ _HOMES = {
 __all__ = [
     "Approximate",
     "BackendError",
+    "BeamRunnerConfig",
     "ContractError",
+    "DaskClusterConfig",
     "Err",
     "ErrorInfo",
     "ErrorRateExceeded",
     "FPResult",
     "FuncPipeError",
+    "FuncPipeline",
     "KeyValue",
     "Monoid",
     "Ok",
+    "PartitionStorage",
     "Pipeline",
     "PipelineError",
     "Problem",
@@ -105,4 +120,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    """Leave out what needs an engine that is not installed, for those who look at every name."""
+    has_beam = importlib.util.find_spec("apache_beam") is not None
+    return sorted(name for name in __all__ if has_beam or name != "to_ptransform")

@@ -19,6 +19,7 @@ from rich.console import Console
 from funcpipe_prefect.cli_backfill import backfill
 from funcpipe_prefect.cli_cache import cache
 from funcpipe_prefect.cli_errors import errors
+from funcpipe_prefect.cli_init import init
 from funcpipe_prefect.cli_laws import check_quickly, laws
 from funcpipe_prefect.cli_shown import show_plan, show_report, shown_progress
 from funcpipe_prefect.errors import FuncPipeError, PipelineError, SinkError, SourceError
@@ -43,6 +44,7 @@ app = App(
 app.command(backfill)
 app.command(cache)
 app.command(errors)
+app.command(init)
 app.command(laws)
 
 PipelineFile = Annotated[str, Parameter(help="A pipeline file.", name="pipeline")]

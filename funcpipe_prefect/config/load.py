@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from funcpipe_prefect.config.block_names import put_blocks
 from funcpipe_prefect.config.marks import read_mapping, read_yaml
 from funcpipe_prefect.config.overrides import with_overrides
 from funcpipe_prefect.config.places import KeyPath, Marked, in_document_order, problem_at
@@ -110,6 +111,7 @@ def load_config(
     marked = source if isinstance(source, Marked) else _read(source)
     with_overrides(marked, overrides or {})
     config = Config(marked, list(marked.problems))
+    put_blocks(config)
     put_secrets(config)
     data = marked.data
     if not isinstance(data, dict):

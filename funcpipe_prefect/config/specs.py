@@ -260,6 +260,7 @@ class SourceSpec(BaseModel):
 class ResourcesSpec(_Spec):
     """What the Dask cluster or the Beam runner gets."""
 
+    block: str | None = Field(None, description="A Dask Cluster Config block of the Prefect server.")
     workers: PositiveInt = 2
     threads_per_worker: PositiveInt = 1
     memory_limit: Size | None = Field(None, description="For each worker, such as 2GiB.")
@@ -280,6 +281,7 @@ OptionValue: TypeAlias = str | int | float | bool | list[str | int | float] | di
 class BeamSpec(_Spec):
     """Which Beam runner launches the stages, and its pipeline options."""
 
+    block: str | None = Field(None, description="A Beam Runner Config block of the Prefect server.")
     runner: Annotated[str, Field(min_length=1)] = Field(
         "DirectRunner", description="DirectRunner, PortableRunner, FlinkRunner, …, or an import path."
     )
@@ -314,6 +316,7 @@ class ErrorsSpec(_Spec):
 class CacheSpec(_Spec):
     """Where materialized partitions are kept."""
 
+    block: str | None = Field(None, description="A Partition Storage block of the Prefect server.")
     storage: str | None = Field(None, description="Folder or fsspec URL.")
     expires: Duration | None = Field(
         None, description="Age such as 12h or 7d, or seconds, from which a partition is computed again."

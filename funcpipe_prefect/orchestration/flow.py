@@ -26,6 +26,7 @@ from funcpipe_prefect.builder import load_pipeline
 from funcpipe_prefect.errors import BackendError, ErrorRateExceeded, RunCancelled
 from funcpipe_prefect.ir import BeamSettings, Pipeline
 from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
+from funcpipe_prefect.orchestration.blocks import stored_pipeline
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.exclusive import one_writer
 from funcpipe_prefect.orchestration.lineage import tell
@@ -51,7 +52,7 @@ LISTENER: ContextVar[Progress | None] = ContextVar("funcpipe_progress", default=
 PipelineParam = Annotated[
     Any,
     WithJsonSchema({
-        "anyOf": [{"type": "string", "title": "Path of a pipeline file"}, {"type": "object", "title": "Pipeline"}],
+        "anyOf": [{"type": "string", "title": "Path of a pipeline file, or func-pipeline/NAME of a block"}, {"type": "object", "title": "Pipeline"}],
     }),
     Field(description="A pipeline file's path, or a pipeline as a mapping."),
 ]  # fmt: skip
@@ -129,7 +130,8 @@ def run_pipeline(
     """Run a pipeline.
 
     Args:
-        pipeline: A pipeline file's path, the same as a mapping, or a built `Pipeline`.
+        pipeline: A pipeline file's path, `func-pipeline/NAME` of a block, the same as a mapping, or a
+            built `Pipeline`.
         backend: `local`, `dask` or `beam`, in place of the pipeline's own.
         input: Path, glob or URL in place of the source's; or the records themselves.
         output: Path or URL in place of the sink's.
@@ -244,6 +246,8 @@ def _lighten_context() -> None:
 
 
 def _built(pipeline: Any, input: Any, output: str | None, overrides: dict[str, Any] | None) -> Pipeline:
+    if isinstance(pipeline, str):
+        pipeline = stored_pipeline(pipeline) or pipeline
     if not isinstance(pipeline, Pipeline):
         return load_pipeline(pipeline, overrides=overrides, input=input, output=output)
     if output is not None or overrides or isinstance(input, str):
