@@ -33,6 +33,7 @@ __all__ = [
     "Function",
     "GroupOperator",
     "Isolation",
+    "Limit",
     "Located",
     "Map",
     "Mode",
@@ -92,6 +93,14 @@ class Function:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many calls of functions a second all runs together may make, under a name that they share."""
+
+    name: str
+    per_second: float
+
+
+@dataclass(frozen=True)
 class _RecordNode:
     name: str
     func: Function
@@ -99,6 +108,7 @@ class _RecordNode:
     in_type: Any = Any
     out_type: Any = Any
     transient: tuple[type[BaseException], ...] = ()
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True)

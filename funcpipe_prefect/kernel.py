@@ -34,6 +34,7 @@ from funcpipe_prefect.ir import (
     Sink,
     Undecodable,
 )
+from funcpipe_prefect.limits import keeping
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 from funcpipe_prefect.schema import is_model
 from funcpipe_prefect.secrets import has_secret, redacted, revealed
@@ -223,7 +224,7 @@ def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace:
         trace.tally(operator.name)
         match operator:
             case Map():
-                values = calling(operator, bind(operator.func), values, trace)
+                values = calling(operator, keeping(operator.limits, bind(operator.func)), values, trace)
             case Filter():
                 values = _filter(operator, values, trace)
             case FlatMap():
@@ -366,7 +367,7 @@ def calling(
 
 
 def _filter(operator: Filter, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
-    predicate = bind(operator.func)
+    predicate = keeping(operator.limits, bind(operator.func))
     kept = 0
 
     def judged(value: Any) -> tuple[Any, Any] | Err[Any]:
@@ -396,7 +397,7 @@ def _plain_bool(verdict: Any) -> bool:
 
 
 def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
-    call, records_out = bind(operator.func), 0
+    call, records_out = keeping(operator.limits, bind(operator.func)), 0
     try:
         for results in calling(
             operator, lambda value: _expanded(call(value)), values, trace, counts_out=False
@@ -437,7 +438,7 @@ def _expanded(result: Any) -> Any:
 
 
 def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
-    call = bind(operator.func)
+    call = keeping(operator.limits, bind(operator.func))
     batch: list[Any] = []
     positions: list[int] = []
     trace.tally(operator.name)

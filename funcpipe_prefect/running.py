@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 __all__ = [
+    "CHILD_VARIABLES",
     "check",
     "child_environment",
     "die_with_parent",
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+CHILD_VARIABLES: dict[str, str] = {}
+"""Environment variables for processes that a run starts, beside those of this process."""
 
 _CHECK_EVERY_S = 0.2
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -77,7 +81,7 @@ def temporary_name() -> str:
 def child_environment() -> dict[str, str]:
     """Let a child process import what this one can."""
     path = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))  # noqa: PTH109
-    return {**os.environ, "PYTHONPATH": path}
+    return {**os.environ, **CHILD_VARIABLES, "PYTHONPATH": path}
 
 
 def die_with_parent(number: int) -> None:

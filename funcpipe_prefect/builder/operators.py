@@ -10,7 +10,7 @@ from funcpipe_prefect.builder.scope import Scope
 from funcpipe_prefect.builder.tags import Opaque, codec_type, element_of, fits, show, unwrap
 from funcpipe_prefect.config import BatchMapSpec, FilterSpec, FlatMapSpec, MapSpec
 from funcpipe_prefect.config.places import KeyPath
-from funcpipe_prefect.ir import BatchMap, Filter, FlatMap, Function, Map, Operator
+from funcpipe_prefect.ir import BatchMap, Filter, FlatMap, Function, Limit, Map, Operator
 
 __all__ = ["annotated_output", "build_record_operator", "input_type", "passed_type"]
 
@@ -40,6 +40,7 @@ def build_record_operator(
         "name": spec.name or "",
         "func": function,
         "error_policy": spec.error_policy,
+        "limits": tuple(Limit(name, rate) for name, rate in spec.limits.items()),
         "in_type": in_type,
         "out_type": (
             passed_type(scope, spec, path, in_type, produced)

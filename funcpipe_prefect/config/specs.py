@@ -80,11 +80,29 @@ def duration_s(value: Any) -> float:
     return seconds
 
 
+def rate_per_s(value: Any) -> float:
+    """Read a rate such as `10/s`, `600/m` or `5000/h` as calls a second."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise ValueError("a rate such as 10/s, 600/m or 5000/h")
+    return float(match[1]) / {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/([smh])")
 _BYTE_SIZE: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 Size: TypeAlias = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Duration: TypeAlias = Annotated[float, BeforeValidator(duration_s, json_schema_input_type=float | str)]
+Rate: TypeAlias = Annotated[float, BeforeValidator(rate_per_s, json_schema_input_type=str)]
 Seconds: TypeAlias = Annotated[NonNegativeFloat, AfterValidator(_finite)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=80)]
+
+
+Limits: TypeAlias = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", max_length=80)], Rate],
+    Field(
+        description="Calls of the function by all runs together, by the name of the limit, such as 10/s or 600/m."
+    ),
+]
 
 
 class _Spec(BaseModel):
@@ -123,6 +141,7 @@ class MapSpec(_OperatorSpec):
     type: Literal["Map"]
     func: str | None = None
     out_type: str | None = None
+    limits: Limits = Field(default_factory=dict)
 
 
 class FlatMapSpec(_OperatorSpec):
@@ -131,6 +150,7 @@ class FlatMapSpec(_OperatorSpec):
     type: Literal["FlatMap"]
     func: str | None = None
     out_type: str | None = None
+    limits: Limits = Field(default_factory=dict)
 
 
 class BatchMapSpec(_OperatorSpec):
@@ -139,6 +159,7 @@ class BatchMapSpec(_OperatorSpec):
     type: Literal["BatchMap"]
     func: str | None = None
     out_type: str | None = None
+    limits: Limits = Field(default_factory=dict)
     max_batch_size: PositiveInt = 64
 
 
@@ -148,6 +169,7 @@ class FilterSpec(_OperatorSpec):
     type: Literal["Filter"]
     func: str | None = None
     out_type: str | None = None
+    limits: Limits = Field(default_factory=dict)
 
 
 class _MergeSpec(_OperatorSpec):

@@ -51,6 +51,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "max_error_rate": ("a number from 0 to 1", "max_error_rate: 0.01"),
     "cache": ("a mapping", "cache: {storage: /data/partitions}"),
     "block": ("the name of a block of the Prefect server", "block: my-settings"),
+    "limits": ("a mapping of names to rates such as 10/s, 600/m or 5000/h", "limits: {embedding-api: 10/s}"),
     "keep": ("a duration above 0: seconds, or a number with s, m, h, d or w", "keep: 30d"),
     "expires": ("a duration above 0: seconds, or a number with s, m, h, d or w", "expires: 7d"),
     "serialization": (

@@ -16,6 +16,7 @@ from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 from pydantic import Field, WithJsonSchema
 
@@ -25,10 +26,12 @@ from funcpipe_prefect.backends.protocol import Progress, RunReport, execute
 from funcpipe_prefect.builder import load_pipeline
 from funcpipe_prefect.errors import BackendError, ErrorRateExceeded, RunCancelled
 from funcpipe_prefect.ir import BeamSettings, Pipeline
+from funcpipe_prefect.limits import LIMITER, limited_by
 from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
 from funcpipe_prefect.orchestration.blocks import stored_pipeline
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.exclusive import one_writer
+from funcpipe_prefect.orchestration.limiting import make_limits, wait
 from funcpipe_prefect.orchestration.lineage import tell
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
@@ -40,7 +43,7 @@ from funcpipe_prefect.orchestration.showing import (
     show_outputs,
     show_summary,
 )
-from funcpipe_prefect.running import run_by
+from funcpipe_prefect.running import CHILD_VARIABLES, run_by
 from funcpipe_prefect.sources import IterableSource
 from funcpipe_prefect.storage import filesystem
 
@@ -153,6 +156,7 @@ def run_pipeline(
     backend = backend or built.backend
     logger = get_run_logger()
     check_backend(backend, built.beam)
+    make_limits(built)
     showing = Showing(built, backend, _listener())
     try:
         with (
@@ -198,11 +202,13 @@ def _executed(
 ) -> RunReport:
     with ExitStack() as afterwards:
         if backend == "local":
-            with run_by("", cancellation.check):
+            with run_by("", cancellation.check), limited_by(wait):
                 return execute(pipeline, LocalEngine(), afterwards=afterwards, **options)
         if backend == "beam":
             from funcpipe_prefect.orchestration.beam_engine import BeamEngine
 
+            if url := PREFECT_API_URL.value():
+                CHILD_VARIABLES.update({LIMITER: wait.__module__, "PREFECT_API_URL": url})
             with _shared(pipeline) as ready:
                 return execute(ready, BeamEngine(cancellation), afterwards=afterwards, **options)
         from funcpipe_prefect.orchestration.tasks import PrefectEngine

@@ -32,8 +32,10 @@ from funcpipe_prefect.backends.work import Entries, Job, commit_run, leaves_rece
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Retries, Split, summed
+from funcpipe_prefect.limits import limited_by
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.limiting import wait
 from funcpipe_prefect.orchestration.lineage import describe_assets, made_assets, source_assets
 from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
@@ -70,7 +72,7 @@ def stage_task(
 ) -> StageReceipt | State[Any]:
     """Run one stage on one split; a cancelled one ends as such."""
     try:
-        with run_by("", cancellation_check()):
+        with run_by("", cancellation_check()), limited_by(wait):
             source = None if feed is None else cloudpickle.loads(feed)
             receipt = run_stage(loaded(job), index, split, keys, upstream, source)
     except RunCancelled as error:
