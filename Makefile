@@ -10,7 +10,7 @@ export PREFECT_HOME ?= $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: run test test-slow test-runners engines lint type format bench bench-compare ui lock setup clean
+.PHONY: docs run test test-slow test-runners engines lint type format bench bench-compare ui lock setup clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,10 @@ lint: setup type
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# The site, in .site; a link that leads nowhere is an error.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 type: setup
 	$(BIN)/mypy

@@ -1,0 +1,82 @@
+"""The documentation: its pipelines are valid, its commands are ours, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from funcpipe_prefect.config.load import load_config
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+STRUCTURE = ("FP103", "FP104", "FP109", "FP110", "FP101", "FP107")
+
+
+def blocks(language: str) -> Iterator[Any]:
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL):
+            line = text[: match.start()].count("\n") + 1
+            yield pytest.param(match[1], id=f"{page.relative_to(ROOT)}:{line}")
+
+
+@pytest.mark.parametrize("text", list(blocks("yaml")))
+def test_a_pipeline_of_the_docs_has_no_unknown_key_and_no_wrong_value(text: str) -> None:
+    found = yaml.safe_load(text)
+    if isinstance(found, list):
+        found = {"operators": found}
+    if set(found) <= {"params", "mode", "key", "contract"}:
+        found = {
+            "operators": [
+                {"type": "Sink", "name": "s", "func": "jsonl", "contract": {"idempotent": True}, **found}
+            ]
+        }
+    sections = {
+        name: part for name, part in found.items() if not (isinstance(part, dict) and "block" in part)
+    }
+    config = load_config({"operators": [{"type": "Map", "name": "m", "func": "f"}], **sections})
+    assert [str(problem) for problem in config.problems] == []
+
+
+def test_every_command_of_ours_in_the_docs_exists() -> None:
+    from funcpipe_prefect.cli import app
+
+    known = {name for name in app if not name.startswith("-")}
+    for page in PAGES:
+        for word in re.findall(r"(?:^\s+|`|\$ )funcpipe ([a-z]+)", page.read_text(), re.MULTILINE):
+            assert word in known, f"{page.name}: funcpipe {word}"
+
+
+def test_every_option_in_the_docs_is_one_of_its_command() -> None:
+    import contextlib
+    import io
+
+    from funcpipe_prefect.cli import main
+
+    helps: dict[str, str] = {}
+    for page in PAGES:
+        for words, rest in re.findall(
+            r"^(?:    |\$ )funcpipe ((?:errors |cache )?[a-z]+)(.*)$", page.read_text(), re.MULTILINE
+        ):
+            if words not in helps:
+                text = io.StringIO()
+                with (
+                    pytest.raises(SystemExit),
+                    contextlib.redirect_stderr(text),
+                    contextlib.redirect_stdout(text),
+                ):
+                    main([*words.split(), "--help"])
+                helps[words] = text.getvalue()
+            for option in re.findall(r"(--[a-z-]+)", rest.partition("#")[0]):
+                assert option in helps[words], f"{page.name}: funcpipe {words} {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
