@@ -22,14 +22,15 @@ from funcpipe_prefect.backends.protocol import Receipts
 from funcpipe_prefect.backends.work import Entries, Job, finished, leaves_receipt, loaded
 from funcpipe_prefect.errors import BackendError, RunCancelled
 from funcpipe_prefect.fingerprint import key_of
-from funcpipe_prefect.ir import Sink
+from funcpipe_prefect.ir import BeamSettings, Pipeline, Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.showing import show_link
 from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["BeamEngine"]
+__all__ = ["BeamEngine", "job_link"]
 
 
 @task(name="funcpipe-beam", retry_condition_fn=is_worth_retrying, cache_policy=NO_CACHE)
@@ -44,17 +45,34 @@ def beam_task(
         )
     except RunCancelled as error:
         return Cancelled(message=str(error))
-    _tell(outcome, loaded(job).stages[index], logger)
+    _tell(outcome, loaded(job).pipeline, loaded(job).stages[index], logger)
     return outcome.receipts
 
 
-def _tell(outcome: Outcome, stage: Stage, logger: Any) -> None:
+def _tell(outcome: Outcome, pipeline: Pipeline, stage: Stage, logger: Any) -> None:
     order = {name: index for index, name in enumerate(["source", *stage.name.split("+")])}
     if outcome.state:
         logger.info("Beam job %s", " ".join([outcome.job_id, outcome.state]).strip())
+    if outcome.job_id and (link := job_link(pipeline.beam, outcome.job_id)):
+        show_link(pipeline.name, link, f"Beam job of {stage.name}", of=stage.name)
     for operator, values in sorted(outcome.counters.items(), key=lambda item: order.get(item[0], len(order))):
         told = (f"{values[name]} {name}" for name in ("in", "out", "dropped", "errors") if name in values)
         logger.info("%s: %s", operator, ", ".join(told))
+
+
+def job_link(beam: BeamSettings, job_id: str) -> str:
+    """Give the page of a job where its runner has one that is known; else nothing."""
+    options = dict(beam.options)
+    kind = beam.runner.rpartition(".")[2]
+    if kind == "DataflowRunner" and options.get("project"):
+        region = options.get("region", "us-central1")
+        return (
+            f"https://console.cloud.google.com/dataflow/jobs/{region}/{job_id}?project={options['project']}"
+        )
+    if kind == "FlinkRunner" and options.get("flink_master"):
+        master = str(options["flink_master"])
+        return f"{master if '://' in master else f'http://{master}'}/#/job/{job_id}/overview"
+    return ""
 
 
 class BeamEngine:

@@ -35,6 +35,7 @@ from funcpipe_prefect.orchestration.limiting import make_limits, wait
 from funcpipe_prefect.orchestration.lineage import tell
 from funcpipe_prefect.orchestration.runners import dask_task_runner
 from funcpipe_prefect.orchestration.server import one_server
+from funcpipe_prefect.orchestration.settings import apply_settings
 from funcpipe_prefect.orchestration.showing import (
     Showing,
     show_answer,
@@ -151,6 +152,7 @@ def run_pipeline(
         PipelineError: The pipeline breaks its contracts; every problem is told.
         FuncPipeError: The run failed; nothing was published.
     """
+    apply_settings()
     built = _built(pipeline, input, output, overrides)
     _lighten_context()
     backend = backend or built.backend

@@ -167,9 +167,10 @@ def _tag(tags: list[str]) -> None:
         client.update_flow_run(identity, tags=[*dict.fromkeys([*known, *tags])])
 
 
-def show_link(name: str, link: str, text: str) -> None:
-    """Keep a link, such as to a dashboard."""
-    create_link_artifact(link, link_text=text, key=artifact_key(name, "dashboard"), description=text)
+def show_link(name: str, link: str, text: str, of: str = "") -> None:
+    """Keep a link: to a dashboard, or to the job of a stage."""
+    key = artifact_key(name, of, "job") if of else artifact_key(name, "dashboard")
+    create_link_artifact(link, link_text=text, key=key, description=text)
 
 
 def show_causes(pipeline: Pipeline) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -24,15 +27,14 @@ PICTURES = Path(os.environ.get("FUNCPIPE_PICTURES", ROOT / "tests" / "output" / 
 
 @pytest.fixture
 def mapping(tmp_path: Path, dask_address: str) -> dict[str, Any]:
+    return made(tmp_path, f"shown-{uuid.uuid4().hex[:8]}", dask_address)
+
+
+def made(folder: Path, name: str, address: str) -> dict[str, Any]:
     rows = [json.dumps({"id": index, "text": text}) for index, text in enumerate(LINES)]
     rows[7] = "{not json"
-    (tmp_path / "in.jsonl").write_text("\n".join(rows))
-    return spec(
-        tmp_path,
-        name=f"shown-{uuid.uuid4().hex[:8]}",
-        materialization_points=["words"],
-        resources={"address": dask_address},
-    )
+    (folder / "in.jsonl").write_text("\n".join(rows))
+    return spec(folder, name=name, materialization_points=["words"], resources={"address": address})
 
 
 def run(mapping: dict[str, Any], **more: Any) -> tuple[Any, Any]:
@@ -133,10 +135,15 @@ def test_too_many_failed_records_are_told_to_automations(mapping: dict[str, Any]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed; .ci/run installs it")
-def test_a_person_sees_it_in_the_prefect_ui(mapping: dict[str, Any], prefect_api: str) -> None:
+def test_a_person_sees_it_in_the_prefect_ui(dask_address: str, prefect_api: str) -> None:
     from playwright.sync_api import sync_playwright
 
+    folder = Path(tempfile.gettempdir(), "words")  # a short name, since the pictures are in the docs
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    mapping = made(folder, "words", dask_address)
     _, flow_run = run(mapping)
+    shutil.rmtree(folder)
     found, name = artifacts(prefect_api, flow_run), mapping["name"]
     root = prefect_api.removesuffix("/api")
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -158,3 +165,35 @@ def test_a_person_sees_it_in_the_prefect_ui(mapping: dict[str, Any], prefect_api
         page.get_by_text("JSONDecodeError").or_(page.get_by_text("DecodeError")).first.wait_for()
         page.screenshot(path=PICTURES / "errors.png")
         browser.close()
+
+
+def test_the_shipped_automation_starts_what_comes_behind(
+    mapping: dict[str, Any], prefect_api: str, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    from prefect.deployments.runner import EntrypointType
+
+    from funcpipe_prefect import run_pipeline
+
+    name = mapping["name"]
+    behind = run_pipeline.to_deployment(name=f"behind-{name}", entrypoint_type=EntrypointType.MODULE_PATH)
+    deployment_id: Any = behind.apply()
+    text = (ROOT / "deployments" / "downstream.yaml").read_text()
+    text = text.replace("00000000-0000-0000-0000-000000000000", str(deployment_id))
+    (tmp_path / "downstream.yaml").write_text(text.replace("packages-rag", name))
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "automation", "create", "--from-file", "downstream.yaml"],
+        env={**os.environ, "PREFECT_API_URL": prefect_api}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_runs(deployment_filter=wanted) == []
+        run(mapping)
+        end = time.monotonic() + 60
+        while not (started := client.read_flow_runs(deployment_filter=wanted)) and time.monotonic() < end:
+            time.sleep(0.5)
+        for automation in client.read_automations_by_name("funcpipe-downstream"):
+            client.delete_automation(automation.id)
+    assert len(started) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -90,3 +91,43 @@ def test_a_folder_that_will_not_do_is_refused(tmp_path: Path, arguments: list[st
     assert done.returncode == 2
     assert told in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["there", "mine.txt"]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_do_what_they_say(prefect_api: str, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    [pipeline] = [
+        block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "name: arxiv-rag" in block
+    ]
+    [console] = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "rag.yaml").write_text(
+        pipeline.replace("funcpipe_prefect.examples.rag", "tests.registries.quick_rag")
+    )
+    (tmp_path / "data" / "arxiv").mkdir(parents=True)
+    rows = (
+        {"doc_id": str(n), "title": f"Title {n}", "abstract": f"An abstract about {n} things. " * 9}
+        for n in range(30)
+    )
+    (tmp_path / "data" / "arxiv" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_API_URL": prefect_api,
+        "PYTHONPATH": str(ROOT),
+    }
+    digests = set()
+    for command in (
+        line.removeprefix("$ ").partition("#")[0].strip() for line in console.strip().splitlines()
+    ):
+        done = subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        digests |= set(re.findall(r"\b30-[0-9a-f]{64}|\b\d+-[0-9a-f]{64}", done.stdout + done.stderr))
+    assert len(digests) == 1, "each backend gives the same"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,17 @@ def test_every_option_in_the_docs_is_one_of_its_command() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_python_of_the_readme_and_the_guide_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [readme] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [guide] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    module = types.ModuleType("readme_example")
+    module.spec = {"operators": [{"type": "Map", "name": "tidy", "func": "tidy"}]}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(readme, vars(module))
+    assert module.tidy(module.Doc("1", " some  text ")) == module.Doc("1", "some text")
+    exec(guide, vars(module))
+    assert "some text" in capsys.readouterr().out
