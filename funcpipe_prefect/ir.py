@@ -421,7 +421,8 @@ class RecordSink(Protocol):
     Optional members: `modes`, the names of the modes that the class knows (`("replace",)` when
     absent); a class that knows others has the parameters `mode` and `key`, a tuple of field names;
     `check_type(record_type)`, which raises for records that it cannot write; and `rows()`, which gives
-    the rows that readers see, as mappings, in no particular order.
+    the rows that readers see, as mappings, in no particular order; and `version()`, a text that names what
+    is published now.
     """
 
     @property

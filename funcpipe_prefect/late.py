@@ -86,6 +86,12 @@ class LateSink:
         """Give the rows that readers see, where the sink has them."""
         yield from _made(self).rows()
 
+    @redacting
+    def version(self) -> str | None:
+        """Name what is published now, where the sink can."""
+        tell = getattr(_made(self), "version", None)
+        return None if tell is None else str(tell())
+
 
 @dataclass(frozen=True, eq=False)
 class LateSource:

@@ -15,6 +15,8 @@ from funcpipe_prefect.backends.work import finished
 from funcpipe_prefect.ir import SOURCE, BatchMap, Operator, Pipeline, Sink
 from funcpipe_prefect.plan import Plan, Stage
 
+_MOST_NAMES = 1000
+
 __all__ = ["described", "preview"]
 
 
@@ -26,8 +28,8 @@ def preview(pipeline: Pipeline, backend: str | None = None) -> dict[str, Any]:
         backend: In place of the pipeline's own.
 
     Returns:
-        Plain values: `stages`, each with its operators, splits, bytes, what is to run and what is cached, and what
-        is expected of it; their sums; the task runs that Prefect will have, and the budget for cached ones;
+        Plain values: `stages`, each with its operators, splits, bytes, what is to run (with the names of the
+        first 1,000 splits) and what is cached, and what is expected of it; their sums; the task runs that Prefect will have, and the budget for cached ones;
         `expected`, from the last run of the pipeline of this name: records, calls and seconds by operator.
 
     Raises:
@@ -77,6 +79,7 @@ def described(
                 "to_run": len(to_run),
                 "cached": len(tasks) - len(to_run),
                 "bytes": size if before is None else 0,
+                "splits_to_run": [tasks[number].split.name for number in to_run[:_MOST_NAMES]],
                 "operators": [_described(node) for node in stage.nodes],
                 "expected": forecast.of_stage() if history is not None else None,
             }

@@ -21,7 +21,14 @@ from funcpipe_prefect.backends.work import (
     sweep,
     with_letters,
 )
-from funcpipe_prefect.errors import ErrorRateExceeded, ExpectationFailed, PipelineError, Place, Problem
+from funcpipe_prefect.errors import (
+    ErrorRateExceeded,
+    ExpectationFailed,
+    FuncPipeError,
+    PipelineError,
+    Place,
+    Problem,
+)
 from funcpipe_prefect.expectations import Outcome, judged
 from funcpipe_prefect.ir import (
     SOURCE,
@@ -99,7 +106,7 @@ class RunReport:
         operators: Counts of each operator; `records_in == passed + dropped + errors` in each.
         dead_letters: URL of the dead letters, when there are any.
         warnings: What a careful user would want to know.
-        outputs: Of each sink its location, records and digest, by name.
+        outputs: Of each sink its location, records and digest, and its version where it has one, by name.
         expectations: What came of each expectation.
         costs: What each operator has cost in this run, over all workers.
         slowest: The stage runs that took longest: stage, split, seconds and records.
@@ -220,6 +227,7 @@ def execute(
     report = _with_answers(report, job, plan, receipts)
     if needed or not _is_published(plan, entries):
         engine.commit(job, plan, entries)
+    report = _with_versions(report, pipeline)
     if report.tasks_run:
         remember(pipeline, plan.splits, report.operators, report.costs, now)
     return replace(report, elapsed_s=round(time.monotonic() - started, 3))
@@ -321,6 +329,19 @@ def _with_answers(report: RunReport, job: Job, plan: Plan, receipts: Receipts) -
         return replace(report, result=result)
     total = digest_text(fold(Digest(), map(digest_total, digests))) if all(digests) else None
     return replace(report, result=result, digest=total, records_out=len(answers))
+
+
+def _with_versions(report: RunReport, pipeline: Pipeline) -> RunReport:
+    """Tell of each output what it is called now; what cannot be asked is published all the same."""
+    outputs = {name: dict(one) for name, one in report.outputs.items()}
+    for sink in pipeline.sinks:
+        tell = getattr(sink.target, "version", None)
+        if tell is not None and sink.name in outputs:
+            try:
+                outputs[sink.name]["version"] = tell()
+            except (OSError, FuncPipeError):
+                outputs[sink.name]["version"] = None
+    return replace(report, outputs=outputs)
 
 
 def source_of(pipeline: Pipeline) -> RecordSource:

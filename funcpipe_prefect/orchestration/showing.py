@@ -221,10 +221,16 @@ def _summary(name: str, report: RunReport) -> str:
     ]
     if report.outputs:
         outputs = [
-            [key, str(one["output"]), f"{one['records_out']:,}", str(one["digest"])]
+            [
+                key,
+                str(one["output"]),
+                str(one.get("version") or ""),
+                f"{one['records_out']:,}",
+                str(one["digest"]),
+            ]
             for key, one in report.outputs.items()
         ]
-        parts += ["## Outputs", _table(["sink", "output", "records", "digest"], outputs)]
+        parts += ["## Outputs", _table(["sink", "output", "version", "records", "digest"], outputs)]
     elif report.digest:
         parts.append(f"Digest: {report.digest}")
     if report.slowest:
@@ -256,5 +262,6 @@ def show_outputs(pipeline: Pipeline, outputs: Mapping[str, Mapping[str, Any]]) -
             "output": one["output"],
             "records": one["records_out"],
             "digest": one["digest"],
+            "version": one.get("version"),
         }
         tell(pipeline, "sink.committed", payload)

@@ -108,6 +108,11 @@ class DeltaSink:
         """Remove the temporary files of a run."""
         self._staging.sweep(token)
 
+    def version(self) -> str:
+        """Give the number of the version that readers see."""
+        table = self._table()
+        return "" if table is None else str(table.version())
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give the rows that readers see, without the column that is ours."""
         table = self._table()

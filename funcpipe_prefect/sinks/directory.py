@@ -128,6 +128,14 @@ class Directory:
             ) from error
         return manifest
 
+    def version(self) -> str:
+        """Name what is published: the beginning of the manifest's hash."""
+        fs, root = self._place
+        try:
+            return hashlib.sha256(fs.cat_file(f"{root}/{MANIFEST}")).hexdigest()[:12]
+        except FileNotFoundError:
+            return ""
+
     def published(self) -> Mapping[str, Commit]:
         """The entries whose parts are there with their full size, by stage key."""
         fs, root = self._place

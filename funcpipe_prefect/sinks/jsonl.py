@@ -38,6 +38,10 @@ class JsonlSink:
         """The output folder's URL."""
         return self.path
 
+    def version(self) -> str:
+        """Name what is published."""
+        return self.directory.version()
+
     def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject) -> Part:
         """Stage the records of one split; one that has no JSON form is handed to `reject`."""
         encode = json_codec(record_type).encode

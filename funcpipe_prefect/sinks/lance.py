@@ -144,6 +144,11 @@ class LanceSink:
         """Remove the temporary files of a run. Lance removes fragments without a version after a week."""
         self._staging.sweep(token)
 
+    def version(self) -> str:
+        """Give the number of the version that readers see."""
+        dataset = self._dataset()
+        return "" if dataset is None else str(dataset.version)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give the rows that readers see."""
         dataset = self._dataset()

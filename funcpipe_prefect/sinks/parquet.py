@@ -48,6 +48,10 @@ class ParquetSink:
         """The output folder's URL."""
         return self.path
 
+    def version(self) -> str:
+        """Name what is published."""
+        return self.directory.version()
+
     def check_type(self, record_type: Any) -> None:
         """Refuse, before anything runs, a record type that has no columns.
 

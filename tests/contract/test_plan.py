@@ -121,6 +121,9 @@ def test_what_is_expected_scales_with_the_input(tmp_path: Path) -> None:
         "nothing is to run"
     )
     lines(tmp_path, 100, "more.jsonl")
+    [stage] = planned(mapping, "local", {})["stages"]
+    assert {name.partition("-")[0] for name in stage["splits_to_run"]} == {"more.jsonl"}
+    assert len(stage["splits_to_run"]) == stage["to_run"]
     expected = planned(mapping, "local", {})["expected"]["operators"]
     assert expected["score"]["records"] == words
     assert words / 7 <= expected["score"]["calls"] < words

@@ -72,3 +72,30 @@ def test_an_input_without_records_is_no_trouble(
         report = run_local(load_pipeline(mapping))
         assert report.records_out == count
         assert len(rows_seen(mapping)) == expected
+
+
+@pytest.mark.parametrize("name", ["jsonl", "parquet", "lance", "delta", "sqlite"])
+def test_a_report_names_the_version_that_is_published(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    def run() -> Any:
+        report = run_local(load_pipeline(mapping))
+        return report.outputs["write"].get("version")
+
+    rows = [{"id": number, "text": "x", "weight": 0.5} for number in range(20)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {
+        "name": "versions", "imports": ["tests.registries.items"],
+        "source": {"type": "jsonl", "path": str(tmp_path / "in.jsonl"), "record": "Item"},
+        "operators": [{"type": "Map", "name": "tidy", "func": "tidied"},
+                      store(name, request).operator(tmp_path, "replace", ["id"])],
+        "cache": {"storage": str(tmp_path / "cache")}, "errors": {"path": str(tmp_path / "letters")},
+    }  # fmt: skip
+    first = run()
+    assert (first is None) == (name == "sqlite"), "a table of SQL has no versions"
+    assert run() == first
+    (tmp_path / "in.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    second = run()
+    assert name == "sqlite" or second != first
+    if name in ("lance", "delta"):
+        assert int(second) > int(first)

@@ -56,6 +56,7 @@ def test_someone_new_gets_from_an_empty_folder_to_a_deployment(prefect_api: str,
     assert re.search(r"\d+ passed", said["pytest -q"])
     assert "<svg" in (tmp_path / "my-docs" / "plan.html").read_text()
     assert _last_run_of("my-docs-adhoc") == "COMPLETED"
+    assert _schedule_of("my-docs-nightly") == "15 2 * * *"
 
 
 def _last_run_of(deployment: str) -> str:
@@ -66,6 +67,15 @@ def _last_run_of(deployment: str) -> str:
         wanted = DeploymentFilter(name=DeploymentFilterName(any_=[deployment]))
         runs = client.read_flow_runs(deployment_filter=wanted)
     return str(max(runs, key=lambda run: run.created).state_type.value)
+
+
+def _schedule_of(deployment: str) -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        [schedule] = client.read_deployment_by_name(f"funcpipe/{deployment}").schedules
+    assert schedule.active
+    return str(schedule.schedule.cron)
 
 
 def test_the_page_says_nothing_that_is_not_tried() -> None:
