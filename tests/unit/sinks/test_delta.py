@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 
 from funcpipe_prefect import load_pipeline, run_local
 from funcpipe_prefect.errors import PipelineError, SinkError
-from funcpipe_prefect.ir import Commit, Split
 from funcpipe_prefect.laws import check_sink
 from funcpipe_prefect.sinks import DeltaSink
 from funcpipe_prefect.sinks.staging import Staging
+from tests.rows import ROWS, Row, ids, write
 
 deltalake = pytest.importorskip("deltalake", reason="the extra delta is not installed")
 MODES: list[Any] = ["replace", "upsert", "sync", "append"]
-
-
-@dataclass(frozen=True)
-class Row:
-    id: int
-    part: str
-    text: str
-    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,21 +34,6 @@ class Rich:
 class Timed:
     id: int
     at: datetime.time
-
-
-def write(sink: DeltaSink, name: str, rows: list[Any], tp: Any = Row) -> Commit:
-    rejected: list[Exception] = []
-    part = sink.write(Split(name), iter(enumerate(rows)), tp, lambda *all: rejected.append(all[2]))
-    assert not rejected, rejected
-    return Commit(name, f"{name}-{part.sha256}", part, "")
-
-
-def ids(sink: DeltaSink) -> list[Any]:
-    return sorted(row["id"] for row in sink.rows())
-
-
-TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=5)
-ROWS = st.builds(Row, st.integers(-(2**63), 2**63 - 1), TEXT, TEXT, st.none() | st.floats(allow_nan=False))
 
 
 def test_it_does_what_its_modes_say() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import strategies as st
 
 from funcpipe_prefect import load_pipeline, run_local
 from funcpipe_prefect.errors import PipelineError, SinkError
@@ -17,37 +16,15 @@ from funcpipe_prefect.ir import Commit, Split
 from funcpipe_prefect.laws import check_sink
 from funcpipe_prefect.sinks import LanceSink
 from funcpipe_prefect.sinks.staging import Staging
+from tests.rows import ROWS, Row, ids, write
 
 lance = pytest.importorskip("lance", reason="the extra lance is not installed")
-
-
-@dataclass(frozen=True)
-class Row:
-    id: int
-    part: str
-    text: str
-    weight: float | None = None
 
 
 @dataclass(frozen=True)
 class Vector:
     id: str
     vector: list[float]
-
-
-def write(sink: LanceSink, name: str, rows: list[Any], tp: Any = Row) -> Commit:
-    rejected: list[Exception] = []
-    part = sink.write(Split(name), iter(enumerate(rows)), tp, lambda *all: rejected.append(all[2]))
-    assert not rejected, rejected
-    return Commit(name, f"{name}-{part.sha256}", part, "")
-
-
-def ids(sink: LanceSink) -> list[Any]:
-    return sorted(row["id"] for row in sink.rows())
-
-
-TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=5)
-ROWS = st.builds(Row, st.integers(-(2**63), 2**63 - 1), TEXT, TEXT, st.none() | st.floats(allow_nan=False))
 
 
 def test_it_does_what_its_modes_say() -> None:

@@ -21,17 +21,10 @@ from funcpipe_prefect.errors import PipelineError, SinkError
 from funcpipe_prefect.ir import Commit, Mode, Split
 from funcpipe_prefect.laws import check_sink
 from funcpipe_prefect.sinks import SqlSink
+from tests.rows import Row, ids, rows_of, write
 
 DATABASES = ["sqlite", "postgres"]
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Row:
-    id: int
-    part: str
-    text: str
-    weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,30 +53,13 @@ def table() -> str:
     return f"items {next(_numbers)}"
 
 
-def write(sink: SqlSink, name: str, rows: list[Any], tp: Any = Row) -> Commit:
-    rejected: list[Exception] = []
-
-    def reject(position: int, record: Any, error: Exception) -> None:
-        rejected.append(error)
-
-    part = sink.write(Split(name), iter(enumerate(rows)), tp, reject)
-    assert not rejected, rejected
-    return Commit(name, f"{name}-{hash(tuple(map(repr, rows)))}", part, "")
-
-
-def ids(sink: SqlSink) -> list[Any]:
-    return sorted(row["id"] for row in sink.rows())
-
-
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=5)
 
 
 @pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_it_does_what_its_modes_say(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = f"sqlite:///{tmp_path}/x.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
-    rows = st.builds(
-        Row, st.integers(-(2**63), 2**63 - 1), TEXT, TEXT, st.none() | st.floats(allow_nan=False)
-    )
+    rows = rows_of(TEXT)
 
     def make(folder: str, mode: Mode, key: tuple[str, ...]) -> SqlSink:
         path = f"sqlite:///{folder}.db" if url.startswith("sqlite") else url
