@@ -33,8 +33,8 @@ def asset_key(location: str) -> str:
     """Name a place as an asset: a URI, without the characters that Prefect does not take there."""
     url = location if "://" in location else f"file://{Path(location).absolute()}"
     scheme, _, rest = url.partition("://")
-    scheme = re.sub(r"[^a-z0-9]+", "-", scheme.lower())
-    return f"{scheme}://{_RESTRICTED.sub('_', rest)}"[:_MOST_CHARACTERS]
+    kind = re.sub(r"[^a-z0-9]+", "", scheme.lower().partition("+")[0]) or "file"  # all that Prefect takes
+    return f"{kind}://{_RESTRICTED.sub('_', rest)}"[:_MOST_CHARACTERS]
 
 
 def source_assets(pipeline: Pipeline) -> list[Asset | str]:

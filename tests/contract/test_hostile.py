@@ -350,7 +350,7 @@ def test_a_planted_pickle_is_never_run_for_a_pipeline_without_pickles(tmp_path: 
     run(mapping)
     marker = tmp_path / "ran"
     data = pickle.dumps(Planted(marker))
-    for path in (tmp_path / "cache").rglob("*.json"):
+    for path in (tmp_path / "cache" / "partitions").rglob("*.json"):
         receipt = unsealed(path.read_bytes())
         if receipt.stored is None:
             continue

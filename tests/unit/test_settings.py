@@ -65,3 +65,22 @@ def test_files_are_read_and_the_environment_comes_first(
 )  # fmt: skip
 def test_a_job_has_a_page_where_its_runner_is_known(runner: str, options: dict[str, Any], link: str) -> None:
     assert job_link(BeamSettings(runner, options), "j-1") == link
+
+
+@pytest.mark.parametrize(
+    ("location", "key"),
+    [
+        ("/data/out", "file:///data/out"),
+        ("s3://bucket/a b/c?d#e", "s3://bucket/a_b/c_d_e"),
+        ("postgresql+psycopg://me@host:5432/db#public.docs", "postgresql://me@host:5432/db_public.docs"),
+        ("sqlite:////tmp/x.db#docs", "sqlite:////tmp/x.db_docs"),
+        ("hf-mirror://x/ü'", "hfmirror://x/_"),
+        ("s3://b/" + "x" * 600, "s3://b/" + "x" * 505),
+    ],
+)
+def test_any_place_has_a_name_as_an_asset(location: str, key: str) -> None:
+    from prefect.assets import Asset
+
+    from funcpipe_prefect.orchestration.lineage import asset_key
+
+    assert Asset(key=asset_key(location)).key == key
