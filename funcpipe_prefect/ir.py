@@ -456,7 +456,8 @@ class Resources:
         address: Address of a running Dask scheduler.
         cluster_class: Import path of a Dask cluster class, such as `dask_kubernetes.operator.KubeCluster`.
         cluster_kwargs: Keyword arguments for it.
-        granularity: `partition`: one Prefect task run per stage and split.
+        granularity: `partition`: a Prefect task run for each stage and split; `stage`: one for each stage;
+            `auto`: by how many there are.
         task_budget: How many cached stage runs still show as Cached task runs; more of them are
             not submitted.
     """

@@ -11,7 +11,7 @@ from distributed.scheduler import KilledWorker
 from funcpipe_prefect.errors import RunCancelled
 from funcpipe_prefect.ir import Resources
 
-__all__ = ["cancellation_check", "cluster_options", "outcomes"]
+__all__ = ["cancellation_check", "cluster_options", "death_of", "outcomes", "threads_of"]
 
 
 def cluster_options(resources: Resources) -> dict[str, Any]:
@@ -79,6 +79,16 @@ def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, st
             else:
                 error = future.exception() if future.status == "error" else None
                 yield index_of[future.key], None, _reason(future.status, error)
+
+
+def threads_of(client: Any) -> int:
+    """Give how many tasks the workers of a cluster run at once now."""
+    return sum(client.nthreads().values())
+
+
+def death_of(status: str, error: BaseException | None) -> str:
+    """Say how Dask lost a task whose own code did not fail; nothing where it did."""
+    return _reason(status, error) if error is None or isinstance(error, KilledWorker) else ""
 
 
 def _reason(status: str, error: BaseException | None) -> str:

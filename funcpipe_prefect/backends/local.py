@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from funcpipe_prefect.ir import Pipeline, Retries
 from funcpipe_prefect.plan import Lane, Plan, StageReceipt
 from funcpipe_prefect.sources import IterableSource
 
-__all__ = ["LocalEngine", "retrying", "run_local"]
+__all__ = ["LocalEngine", "delay_before", "retrying", "run_local"]
 
 T = TypeVar("T")
 
@@ -89,6 +90,13 @@ class LocalEngine:
         """Publish from here."""
         retries = job.pipeline.retries
         retrying(retries, retries.sink)(commit_run, job, plan, entries)
+
+
+def delay_before(retries: Retries, attempt: int) -> float:
+    """Give how many seconds to wait after an attempt has failed, the first being 1."""
+    delays = retries.delay_seconds or (0.0,)
+    delay = delays[min(attempt, len(delays)) - 1]
+    return delay + random.uniform(0, delay * retries.jitter)
 
 
 def retrying(retries: Retries, attempts: int) -> tenacity.Retrying:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from funcpipe_prefect.backends.history import History, recall
-from funcpipe_prefect.backends.protocol import planned, source_of, will_publish
+from funcpipe_prefect.backends.protocol import MOST_TASK_RUNS, planned, source_of, will_publish
 from funcpipe_prefect.backends.work import finished
-from funcpipe_prefect.ir import SOURCE, BatchMap, Operator, Pipeline, Sink
+from funcpipe_prefect.ir import SOURCE, BatchMap, Operator, Pipeline, Resources, Sink
 from funcpipe_prefect.plan import Plan, Stage
 
 _MOST_NAMES = 1000
@@ -61,10 +61,12 @@ def described(
     pipeline, needed = plan.pipeline, plan.needed
     stages: list[dict[str, Any]] = []
     waiting: list[int] = []
+    open_runs: list[int] = []
     for stage in plan.stages:
         tasks = plan.lanes[stage.lane].tasks
         own = [number for number in range(len(tasks)) if (stage.index, number) in needed]
         waiting.append(len(own))
+        open_runs.append(len(own) if open_ is None else sum((stage.index, number) in open_ for number in own))
         to_run = [number for number in own if open_ is None or (stage.index, number) in open_]
         size = sum(tasks[number].split.size for number in to_run) if stage.lane == 0 else 0
         before = stage.upstream if stage.upstream is not None else stage.feeder
@@ -86,6 +88,7 @@ def described(
         )
     runs = sum(stage["to_run"] for stage in stages)
     publishes = will_publish(plan)
+    lanes = [stage.lane for stage in plan.stages]
     return {
         "pipeline": pipeline.name,
         "backend": backend,
@@ -96,20 +99,39 @@ def described(
         "tasks_cached": sum(stage["cached"] for stage in stages),
         "publishes": publishes,
         "outputs": {sink.name: sink.target.location for sink in pipeline.sinks},
-        "task_runs": _task_runs(backend, waiting, runs, pipeline.resources.task_budget, publishes=publishes),
+        "task_runs": _task_runs(backend, pipeline.resources, lanes, waiting, open_runs)
+        + publishes * (backend != "local"),
         "task_budget": pipeline.resources.task_budget,
         "expected": _total(stages, history),
     }
 
 
-def _task_runs(backend: str, waiting: list[int], runs: int, budget: int, *, publishes: bool) -> int:
-    """Count the task runs that Prefect will have: the commit is one, and what is cached is shown up to a budget."""
-    match backend:
-        case "local":
-            return 0
-        case "beam":
-            return sum(count > 0 for count in waiting) + publishes
-    return runs + min(budget, sum(waiting) - runs) + publishes
+def _task_runs(
+    backend: str, resources: Resources, lanes: list[int], waiting: list[int], open_runs: list[int]
+) -> int:
+    """Count the task runs that Prefect will have beside the commit; what is cached is shown up to a budget.
+
+    Args:
+        backend: On which it is to run.
+        resources: Granularity and budget.
+        lanes: Of each stage.
+        waiting: How many runs each stage has that are needed.
+        open_runs: How many of them are not done yet.
+    """
+    by_stage = sum(count > 0 for count in waiting)
+    if backend != "dask" or resources.granularity == "stage":
+        return 0 if backend == "local" else by_stage
+    total, budget = 0, resources.task_budget
+    for lane in sorted(set(lanes)):
+        of_lane = [index for index, one in enumerate(lanes) if one == lane]
+        needed, left = sum(waiting[index] for index in of_lane), sum(open_runs[index] for index in of_lane)
+        if resources.granularity == "auto" and needed > MOST_TASK_RUNS:
+            total += sum(waiting[index] > 0 for index in of_lane)
+            continue
+        shown = min(budget, needed - left)
+        budget -= shown
+        total += left + shown
+    return total
 
 
 def _described(node: Operator) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt, behind, cauti
 from funcpipe_prefect.running import new_token
 
 __all__ = [
+    "MOST_TASK_RUNS",
     "Engine",
     "Progress",
     "Receipts",
@@ -58,6 +59,9 @@ __all__ = [
     "will_publish",
 ]
 
+
+MOST_TASK_RUNS = 1000
+"""With `granularity: auto` a lane with more stage runs than these has one task run for each stage."""
 
 _SLOWEST = 5
 Row = TypeVar("Row", OperatorCounts, OperatorCost)

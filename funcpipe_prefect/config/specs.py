@@ -291,7 +291,10 @@ class ResourcesSpec(_Spec):
         None, description="Import path, such as dask_kubernetes.operator.KubeCluster."
     )
     cluster_kwargs: dict[str, Any] = Field(default_factory=dict)
-    granularity: Literal["auto", "partition"] = "auto"
+    granularity: Literal["auto", "partition", "stage"] = Field(
+        "auto",
+        description="A Prefect task run for each stage and split, or for each stage; auto: by how many there are.",
+    )
     task_budget: NonNegativeInt = Field(
         500, description="How many cached stage runs still show as Cached task runs."
     )

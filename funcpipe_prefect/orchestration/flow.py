@@ -213,10 +213,16 @@ def _executed(
                 CHILD_VARIABLES.update({LIMITER: wait.__module__, "PREFECT_API_URL": url})
             with _shared(pipeline) as ready:
                 return execute(ready, BeamEngine(cancellation), afterwards=afterwards, **options)
+        from funcpipe_prefect.orchestration.stage_engine import StageEngine
         from funcpipe_prefect.orchestration.tasks import PrefectEngine
 
         with _shared(pipeline) as ready, dask_task_runner(ready.resources) as runner:
-            engine = PrefectEngine(runner, cancellation)
+            granularity = ready.resources.granularity
+            engine = (
+                PrefectEngine(runner, cancellation)
+                if granularity == "partition"
+                else StageEngine(runner, cancellation, may_choose=granularity == "auto")
+            )
             if link := runner.client.dashboard_link:
                 show_link(pipeline.name, link, "Dask dashboard")
             try:

@@ -176,8 +176,17 @@ def test_other_formats_are_read_from_s3(bucket: str, kind: str, tmp_path: Path) 
     assert run(spec(base, f"{base}/in.{kind}", kind)).tasks_run == 0
 
 
-@pytest.mark.parametrize("mode", ["replace", "sync", "upsert", "append"])
-@pytest.mark.parametrize("kind", ["lance", "delta"])
+QUICK = (("lance", "sync"), ("delta", "upsert"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        pytest.param(kind, mode, marks=() if (kind, mode) in QUICK else pytest.mark.slow)
+        for kind in ("lance", "delta")
+        for mode in ("replace", "sync", "upsert", "append")
+    ],
+)
 def test_tables_on_s3_hold_what_local_ones_do(bucket: str, tmp_path: Path, kind: str, mode: str) -> None:
     (tmp_path / "in.jsonl").write_bytes(lines(200))
     mappings = [spec(base, f"{tmp_path}/in.jsonl") for base in (f"{bucket}/{kind}-{mode}", str(tmp_path))]

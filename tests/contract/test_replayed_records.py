@@ -164,7 +164,7 @@ def test_two_sinks_of_one_stage_get_them_both(tmp_path: Path) -> None:
 
 
 STORES_AND_MODES = [("parquet", "replace")] + [
-    (name, mode)
+    pytest.param(name, mode, marks=() if mode in ("sync", "upsert") else pytest.mark.slow)
     for name in ("sqlite", "lance", "delta", "postgres")
     for mode in ("replace", "sync", "upsert", "append")
 ]

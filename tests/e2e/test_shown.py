@@ -177,7 +177,11 @@ def test_the_shipped_automation_starts_what_comes_behind(
     from funcpipe_prefect import run_pipeline
 
     name = mapping["name"]
-    behind = run_pipeline.to_deployment(name=f"behind-{name}", entrypoint_type=EntrypointType.MODULE_PATH)
+    behind = run_pipeline.to_deployment(
+        name=f"behind-{name}",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        parameters={"pipeline": "behind.yaml"},
+    )
     deployment_id: Any = behind.apply()
     text = (ROOT / "deployments" / "downstream.yaml").read_text()
     text = text.replace("00000000-0000-0000-0000-000000000000", str(deployment_id))
