@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from funcpipe_prefect import load_pipeline, run_local
 from funcpipe_prefect.cli import main
 from funcpipe_prefect.errors import ExpectationFailed, FuncPipeError
 from tests.contract.test_backends import Run, run_on
+from tests.contract.test_store_crashes import in_a_child
 from tests.stores import rows_seen, store
 
 PREFECT = pytest.mark.prefect
@@ -253,3 +258,45 @@ def test_a_run_that_ends_between_the_stages_loses_nothing(tmp_path: Path) -> Non
     whole, rows = fresh(tmp_path, mapping)
     assert rows_seen(mapping) == rows
     assert (report.digest, report.operators) == (whole.digest, whole.operators)
+
+
+@pytest.mark.parametrize(
+    "name", ["jsonl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sqlite", "lance", "delta"))]
+)
+def test_a_replay_killed_again_and_again_ends_as_an_undisturbed_one(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [in_a_child.__module__, "funcpipe_prefect.sinks", "funcpipe_prefect.sources"]
+    )
+    end = sink(tmp_path) if name == "jsonl" else store(name, request).operator(tmp_path, "sync", ["id"])
+    operators = [asking(tmp_path, "a", ""), asking(tmp_path, "b", ""), end]
+    mapping = spec(tmp_path, operators, ["a"])
+    chance, killed = random.Random(name), 0
+    ids = chance.sample(range(90), 30)
+    for start in range(0, 30, 10):
+        (tmp_path / "a.refused").write_text(" ".join(map(str, ids[start : start + 6])))
+        (tmp_path / "b.refused").write_text(" ".join(map(str, ids[start + 6 : start + 10])))
+        assert _local(mapping, refresh=True).errors == 10
+        (tmp_path / "a.refused").write_text(str(ids[start]))
+        (tmp_path / "b.refused").write_text("")
+        told = context.Queue()
+        for _ in range(6):
+            child = context.Process(
+                target=in_a_child,
+                args=(mapping, chance.randint(1, 1200), told, f"{os.sep}funcpipe_prefect{os.sep}"),
+                kwargs={"retry_errors": True},
+            )
+            child.start()
+            child.join()
+            killed += child.exitcode == -signal.SIGKILL
+            assert len(rows_seen(mapping)) in (80, 89), "a reader sees the old output or the new one"
+        report = _local(mapping, retry_errors=True)
+        assert (report.records_out, report.errors) == (89, 1)
+        assert sorted(row["id"] for row in rows_seen(mapping)) == sorted({*range(90)} - {ids[start]})
+        (tmp_path / "a.refused").write_text("")
+        report = _local(mapping, retry_errors=True)
+        assert (report.records_out, report.errors, len(rows_seen(mapping))) == (90, 0, 90)
+        assert report.operators == _local(mapping).operators
+    assert killed >= 5, "hardly any run died"

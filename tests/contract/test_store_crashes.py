@@ -36,13 +36,13 @@ CRASHES_OF_A_CASE = -(-CRASHES // len(CASES))
 _SINKS = f"{os.sep}funcpipe_prefect{os.sep}sinks{os.sep}"
 
 
-def in_a_child(mapping: dict[str, Any], at: int, told: Any) -> None:
-    """Run a pipeline; die at an event inside the sinks, or tell how many there are."""
+def in_a_child(mapping: dict[str, Any], at: int, told: Any, inside: str = _SINKS, **again: Any) -> None:
+    """Run a pipeline; die at an event inside the sinks, or elsewhere, or tell how many there are."""
     seen = 0
 
     def watch(frame: Any, event: str, _: Any) -> None:
         nonlocal seen
-        if _SINKS in frame.f_code.co_filename:
+        if inside in frame.f_code.co_filename:
             seen += 1
             if seen == at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -50,7 +50,7 @@ def in_a_child(mapping: dict[str, Any], at: int, told: Any) -> None:
     pipeline = load_pipeline(mapping)
     sys.setprofile(watch)
     try:
-        run_local(pipeline)
+        run_local(pipeline, **again)
     finally:
         sys.setprofile(None)
     told.put(seen)
