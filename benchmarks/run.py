@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import BASELINE, RESULTS
 
-NAMES = ("kernel", "flow_memory", "dask_run", "cached_run", "beam_run", "keyed_run")
+NAMES = ("kernel", "flow_memory", "split_cost", "dask_run", "cached_run", "beam_run", "keyed_run")
 
 
 def main() -> int:

@@ -482,6 +482,7 @@ def options_of(mode: str, request: pytest.FixtureRequest) -> list[str]:
     return [f"--runner={runner}", *as_flags(options_for(settings, Resources(workers=2)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", BEAM_MODES)
 def test_a_pipeline_gives_on_a_beam_runner_what_it_gives_without(
     mode: str, reference: Reference, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

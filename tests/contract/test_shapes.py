@@ -357,7 +357,9 @@ def test_a_sample_does_not_depend_on_partitions(
 
 
 @pytest.mark.prefect
-@pytest.mark.parametrize("backend", ["local", "dask", pytest.param("beam", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dask", "beam"))]
+)
 def test_real_abstracts_are_counted_sorted_out_and_measured(
     arxiv: Path, tmp_path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:

@@ -325,6 +325,7 @@ def test_a_backfill_without_a_server_says_so(
     assert len(notes.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_becomes_crashed(
     project: Project, client: Any, tmp_path: Path
 ) -> None:

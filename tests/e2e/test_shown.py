@@ -167,6 +167,7 @@ def test_a_person_sees_it_in_the_prefect_ui(dask_address: str, prefect_api: str)
         browser.close()
 
 
+@pytest.mark.slow
 def test_the_shipped_automation_starts_what_comes_behind(
     mapping: dict[str, Any], prefect_api: str, tmp_path: Path
 ) -> None:

@@ -113,16 +113,25 @@ def environment(prefect_api: str) -> dict[str, str]:
     return {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("how", ["cancelled", "killed"])
+@pytest.mark.parametrize(
+    ("how", "granularity"),
+    [
+        ("cancelled", "partition"),
+        ("killed", "partition"),
+        ("cancelled", "stage"),
+        pytest.param("killed", "stage", marks=pytest.mark.slow),
+    ],
+)
 def test_tasks_on_a_cluster_of_somebody_else_are_called_back(
-    tmp_path: Path, prefect_api: str, dask_address: str, how: str
+    tmp_path: Path, prefect_api: str, dask_address: str, how: str, granularity: str
 ) -> None:
     import distributed
 
-    path = slow_pipeline(tmp_path, f"away-{how}", resources={"address": dask_address})
+    name = f"away-{how}-{granularity}"
+    path = slow_pipeline(tmp_path, name, resources={"address": dask_address, "granularity": granularity})
     process = started(tmp_path, "dask", path, PREFECT_API_URL=prefect_api)
     wait_for(lambda: temporary_files(tmp_path), process)
-    run = run_of(f"away-{how}")
+    run = run_of(name)
     cancel(run.id) if how == "cancelled" else process.kill()
     process.wait(30)
 

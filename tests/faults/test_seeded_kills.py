@@ -125,7 +125,9 @@ def test_workers_killed_at_any_point(
 ) -> None:
     from funcpipe_prefect import run_pipeline
 
-    mapping = pipeline(tmp_path, 1000 + seed, resources={"address": mortal_cluster.scheduler_address})
+    granularity = "stage" if seed % 2 else "partition"
+    address = mortal_cluster.scheduler_address
+    mapping = pipeline(tmp_path, 1000 + seed, resources={"address": address, "granularity": granularity})
     mapping["operators"][0]["params"] = {"seconds": 0.01}
     expected = reference(tmp_path, mapping)
     when = random.Random(seed)
@@ -163,7 +165,8 @@ def test_workers_killed_at_any_point(
 def test_the_process_of_the_flow_killed_at_any_point(
     tmp_path: Path, prefect_api: str, dask_address: str, seed: int
 ) -> None:
-    mapping = pipeline(tmp_path, 2000 + seed, resources={"address": dask_address})
+    granularity = "stage" if seed % 2 else "partition"
+    mapping = pipeline(tmp_path, 2000 + seed, resources={"address": dask_address, "granularity": granularity})
     mapping["operators"][0]["params"] = {"seconds": 0.02}
     expected = reference(tmp_path, mapping)
     path = tmp_path / "p.yaml"

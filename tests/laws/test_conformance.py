@@ -129,6 +129,7 @@ class Once(ShelfSink):
         super().commit(entries)
 
 
+@pytest.mark.slow
 def test_a_sink_that_does_what_its_modes_say_passes() -> None:
     report = check_sink(ShelfSink, Row, key="id")
     assert report.broken == ()
