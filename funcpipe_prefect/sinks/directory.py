@@ -186,6 +186,19 @@ class Directory:
                 return True
         return False
 
+    def tidy(self) -> None:
+        """Remove what is staged and waits for no commit.
+
+        Raises:
+            SinkError: FP408, it cannot be removed.
+        """
+        fs, root = self._place
+        try:
+            if fs.exists(f"{root}/{STAGING}"):
+                fs.rm(f"{root}/{STAGING}", recursive=True)
+        except OSError as error:
+            raise SinkError(f"cannot write to {self.url}: {error}") from error
+
     def sweep(self, token: str) -> None:
         """Remove the temporary files of a run whose processes have ended."""
         fs, root = self._place

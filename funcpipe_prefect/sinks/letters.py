@@ -186,6 +186,7 @@ class DeadLetters:
                 kept.append(Commit(at, f"{now}.{run}", file.part, ""))
         if kept != self._history.manifest().parts:
             self._history.commit(kept)
+        self._history.tidy()
 
 
 def timestamp(seconds: float) -> str:
