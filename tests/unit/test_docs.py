@@ -14,6 +14,7 @@ import yaml
 
 from funcpipe_prefect.config.load import load_config
 from tests.conftest import ROOT
+from tests.contract.test_backends import spec
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 STRUCTURE = ("FP103", "FP104", "FP109", "FP110", "FP101", "FP107")
@@ -96,3 +97,50 @@ def test_the_python_of_the_readme_and_the_guide_runs(
     assert module.tidy(module.Doc("1", " some  text ")) == module.Doc("1", "some text")
     exec(guide, vars(module))
     assert "some text" in capsys.readouterr().out
+
+
+VALUES = {"FILE": "file.jsonl", "B": "local", "N": "5", "NAME": "tidy", "URL": "store", "7d": "7d"}
+
+
+def written_commands() -> Iterator[list[str]]:
+    """Give the commands that pages show in one line, with all their options and with none; not what needs a server."""
+    for page in PAGES:
+        for line in re.findall(r"^    funcpipe ((?!backfill).*)$", page.read_text(), re.MULTILINE):
+            shown = re.split(r"\s{2,}", line)[0].replace("...", "")
+            for alternative in ("ls", "prune") if "ls | prune" in shown else ("",):
+                one = shown.replace("ls | prune", alternative)
+                yield re.sub(r"\[.*?\]", "", one).split()
+                yield one.replace("[", "").replace("]", "").split()
+
+
+@pytest.mark.slow
+def test_every_command_of_a_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import json
+
+    from funcpipe_prefect.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": n, "text": "poison" if n == 3 else "a line"} for n in range(20)]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("file.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    mapping = spec(tmp_path, source={"type": "jsonl", "path": "in.jsonl"})
+    mapping["cache"] = {"storage": "store"}
+    Path("p.yaml").write_text(yaml.safe_dump(mapping))
+
+    def run(*words: str) -> tuple[Any, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(words))
+        return ended.value.code, capsys.readouterr().out
+
+    assert run("run", "p.yaml", "--backend", "local")[0] == 0
+    letter = json.loads(run("errors", "ls", "p.yaml", "--json")[1])["causes"][0]["id"]
+    seen = set()
+    for words in written_commands():
+        command = [VALUES.get(word, word).replace("PIPELINE.yaml", "p.yaml") for word in words]
+        command = [letter if word == "ID" else word for word in command]
+        code, out = run(*command)
+        assert code == 0, (command, out)
+        seen.add(command[0])
+    assert seen == {"cache", "errors", "laws", "plan"}
