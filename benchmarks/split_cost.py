@@ -6,6 +6,7 @@ receipts, dead letters, digests and a commit. The work is next to nothing, so wh
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from benchmarks import rag_run
 from benchmarks.measure import in_turn, summary, write_result
 
 STAGE_TARGET_MS, PARTITION_TARGET_S = 5.0, 0.12
-SPLITS, ROUNDS = 400, 3
+SPLITS, ROUNDS = 1000, 3
 
 
 def words_of(path: str, start: int, stop: int, folder: str) -> int:
@@ -94,21 +95,19 @@ def main() -> None:
             Client(cluster) as client,
         ):
             sides = Sides(folder, client, documents)
-            works = {
-                "bare": sides.bare,
-                "stage": lambda: sides.ours("stage"),
-                "partition": lambda: sides.ours("partition"),
-            }
-            for name, work in works.items():  # every process has imported what it needs
-                sides.prepare(name)
-                work()
-            taken, _ = in_turn(works, ROUNDS, sides.prepare)
+            works = {name: functools.partial(sides.ours, name) for name in ("stage", "partition")}
+            taken: dict[str, tuple[list[float], list[float]]] = {}
+            # The server works off the events of a thousand task runs long after their run: those come last.
+            for name, work in works.items():
+                for warm, do in (("bare", sides.bare), (name, work)):
+                    sides.prepare(warm)
+                    do()
+                both, _ = in_turn({"bare": sides.bare, name: work}, ROUNDS, sides.prepare)
+                taken[name] = both[name], both["bare"]
     assert len(set(sides.done.values())) == 1, f"the ways differ: {sides.done}"
     above = {
-        name: summary(
-            [(own - other) / SPLITS * 1000 for own, other in zip(taken[name], taken["bare"], strict=True)], 2
-        )
-        for name in ("stage", "partition")
+        name: summary([(own - other) / SPLITS * 1000 for own, other in zip(*both, strict=True)], 2)
+        for name, both in taken.items()
     }
     stage_ms, partition_s = above["stage"]["median"], above["partition"]["median"] / 1000
     write_result(
@@ -120,7 +119,9 @@ def main() -> None:
         met=stage_ms <= STAGE_TARGET_MS,
         splits=SPLITS,
         workers=rag_run.WORKERS,
-        seconds={name: summary(values, 3) for name, values in taken.items()},
+        seconds={
+            name: {"ours": summary(own, 3), "bare": summary(bare, 3)} for name, (own, bare) in taken.items()
+        },
         above_bare_ms=above,
         partition={
             "value_s": round(partition_s, 4),

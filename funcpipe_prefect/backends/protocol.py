@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -465,6 +466,7 @@ class _Watch:
     warnings: list[str] = field(default_factory=list)
     costs: tuple[OperatorCost, ...] = ()
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    totals: collections.Counter[int] = field(default_factory=collections.Counter)
 
     def notify(self, index: int, receipt: StageReceipt) -> None:
         self.ran += not receipt.cached
@@ -478,10 +480,11 @@ class _Watch:
             errors = sum(counts.errors for entry in receipt.entries for counts in entry.counts)
             self.errors = max(self.errors, errors)
         if self.progress is not None:
-            total = sum(stage == index for stage, _ in self.needed)
+            if not self.totals:
+                self.totals = collections.Counter(stage for stage, _ in self.needed)
             self.progress(
                 StageDone(
-                    self.plan.stages[index].name, index, self.done[index], total,
+                    self.plan.stages[index].name, index, self.done[index], self.totals[index],
                     self.records, self.errors, receipt.cached,
                 )
             )  # fmt: skip

@@ -217,20 +217,30 @@ class _Fan:
 
     def _collect(self) -> None:
         """Take what has ended; wait a little when nothing has."""
-        try:
-            number = self._ended.get(timeout=_LOOK_EVERY_S)
-        except queue.Empty:
-            return
-        future = self._active.get(number)
-        if future is None or future.status in ("lost", "pending"):  # Dask computes it again
-            if future is not None:
+        done: dict[int, Any] = {}
+        for number in self._drained():
+            future = self._active.get(number)
+            if future is not None and future.status in ("lost", "pending"):  # Dask computes it again
                 future.add_done_callback(lambda _, number=number: self._ended.put(number))
-            return
-        del self._active[number]
-        if future.status == "finished":
-            self._take(number, future.result())
-            return
-        self._fail(number, future)
+            elif future is not None:
+                del self._active[number]
+                if future.status == "finished":
+                    done[number] = future
+                else:
+                    self._fail(number, future)
+        if done:
+            for number, receipt in zip(done, self.engine.client.gather([*done.values()]), strict=True):
+                self._take(number, receipt)
+
+    def _drained(self) -> list[int]:
+        """Give all that have ended meanwhile; their results are fetched together."""
+        try:
+            numbers = [self._ended.get(timeout=_LOOK_EVERY_S)]
+        except queue.Empty:
+            return []
+        while not self._ended.empty():
+            numbers.append(self._ended.get())
+        return numbers
 
     def _take(self, number: int, receipt: StageReceipt) -> None:
         self.made[number] = receipt
