@@ -72,13 +72,14 @@ class JsonlSource:
         with open_bytes(split.location) as file:
             begin = split.start if split.moves else 0
             for position, line in _lines(file, split, self.max_line):
+                if len(line) > self.max_line:
+                    message = f"the line has more than max_line: {self.max_line:,} bytes"
+                    yield position - begin, Undecodable(line[:_SHOWN_BYTES], "LineTooLong", message)
+                    continue
                 try:
                     record = decode(line)
                 except Exception as error:
                     record = Undecodable(line, type(error).__name__, str(error))
-                    if len(line) > self.max_line:
-                        message = f"the line has more than max_line: {self.max_line:,} bytes"
-                        record = Undecodable(line[:_SHOWN_BYTES], "LineTooLong", message)
                 yield position - begin, record
 
     def locate(self, split: Split, position: int) -> str:
