@@ -30,22 +30,13 @@ def files_of(documents: Path, folder: Path) -> list[Path]:
 
 def main() -> None:
     with rag_run.own_prefect() as folder:
-        from distributed import Client, LocalCluster
-
         from funcpipe_prefect import run_pipeline
-        from funcpipe_prefect.orchestration.server import one_server
 
         documents = folder / "docs.jsonl"
         count = data.write_documents(documents, COPIES)
         paths = files_of(documents, folder / "docs")
         reports: list[Any] = []
-        with (
-            one_server(),
-            LocalCluster(
-                n_workers=rag_run.WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with rag_run.warm_cluster() as client:
 
             def run(name: str, files: Path) -> None:
                 mapping = rag_run.mapping(folder / name, files, "embed_batch")

@@ -112,19 +112,9 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     with rag_run.own_prefect() as folder:
-        from distributed import Client, LocalCluster
-
-        from funcpipe_prefect.orchestration.server import one_server
-
         documents = folder / "docs.jsonl"
         count = data.write_documents(documents, COPIES)
-        with (
-            one_server(),
-            LocalCluster(
-                n_workers=rag_run.WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with rag_run.warm_cluster() as client:
             sides = Sides(folder, client)
             client.run(quiet)
             print(f"  warm after {warmed(sides, folder):.0f} s", flush=True)

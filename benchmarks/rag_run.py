@@ -39,6 +39,25 @@ def mapping(folder: Path, documents: Path, embed: str) -> dict[str, Any]:
 
 
 @contextmanager
+def warm_cluster() -> Iterator[Any]:
+    """Run a Prefect server and a Dask cluster for the time of the block, within `own_prefect`.
+
+    Yields:
+        The cluster's client.
+    """
+    from distributed import Client, LocalCluster
+
+    from funcpipe_prefect.orchestration.server import one_server
+
+    with (
+        one_server(),
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
 def own_prefect() -> Iterator[Path]:
     """Keep Prefect's home, and all that a run writes, in a folder for the time of the block.
 

@@ -77,23 +77,13 @@ class Sides:
 
 def main() -> None:
     with rag_run.own_prefect() as folder:
-        from distributed import Client, LocalCluster
-
-        from funcpipe_prefect.orchestration.server import one_server
-
         documents = folder / "docs.jsonl"
         line = len(json.dumps({"id": f"{0:06d}", "text": "a few words of text"}) + "\n")
         with documents.open("w") as file:
             for number in range(SPLITS * 5):
                 file.write(json.dumps({"id": f"{number:06d}", "text": "a few words of text"}) + "\n")
         assert documents.stat().st_size == SPLITS * 5 * line
-        with (
-            one_server(),
-            LocalCluster(
-                n_workers=rag_run.WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with rag_run.warm_cluster() as client:
             sides = Sides(folder, client, documents)
             works = {name: functools.partial(sides.ours, name) for name in ("stage", "partition")}
             taken: dict[str, tuple[list[float], list[float]]] = {}

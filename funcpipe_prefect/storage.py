@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-__all__ = ["filesystem", "open_file"]
+__all__ = ["canonical", "filesystem", "open_file"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,17 @@ def filesystem(url: str) -> tuple[Any, str]:
         return fsspec.url_to_fs(url)  # type: ignore[no-any-return]
     fs, path = _telling(fsspec.url_to_fs)(url, use_listings_cache=False)
     return (fs if isinstance(fs, (LocalFileSystem, MemoryFileSystem)) else _Remote(fs)), path
+
+
+def canonical(url: str) -> str:
+    """Name a place: equal for all ways to write its URL.
+
+    Raises:
+        ValueError: There is no such protocol.
+        ImportError: Its driver is not installed.
+    """
+    fs, path = filesystem(url)
+    return str(fs.unstrip_protocol(path)).rstrip("/")
 
 
 def open_file(url: str) -> Any:

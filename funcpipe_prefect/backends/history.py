@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import OperatorCost, OperatorCounts, Pipeline, Split
-from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import slug
 from funcpipe_prefect.storage import filesystem
+from funcpipe_prefect.store.partitions import RenamedFile
 
 __all__ = ["History", "recall", "remember"]
 
@@ -71,12 +72,11 @@ def remember(
     seconds |= {cost.name: cost.seconds / cost.records for cost in costs if cost.records}
     records = {counts.name: counts.records_in for counts in operators}
     found = History(now, sum(split.size for split in splits), len(splits), records, seconds)
-    with suppress(OSError, ValueError, ImportError):
-        fs, path = filesystem(_url_of(pipeline))
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        temporary = f"{path}.{temporary_name()}"
-        fs.pipe_file(temporary, msgspec.json.encode(found))
-        fs.mv(temporary, path)
+    with (
+        suppress(SinkError, OSError, ValueError, ImportError),
+        RenamedFile(*filesystem(_url_of(pipeline))) as file,
+    ):
+        file.raw.write(msgspec.json.encode(found))
 
 
 def _url_of(pipeline: Pipeline) -> str:

@@ -106,13 +106,9 @@ def retrying(retries: Retries, attempts: int) -> tenacity.Retrying:
         retries: The delays before each time.
         attempts: How often to try again.
     """
-    delays = [
-        tenacity.wait_fixed(delay) + tenacity.wait_random(0, delay * retries.jitter)
-        for delay in retries.delay_seconds or (0.0,)
-    ]
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(attempts + 1),
-        wait=tenacity.wait_chain(*delays),
+        wait=lambda state: delay_before(retries, state.attempt_number),
         retry=tenacity.retry_if_exception(is_retryable),
         reraise=True,
     )

@@ -61,12 +61,10 @@ def described(
     pipeline, needed = plan.pipeline, plan.needed
     stages: list[dict[str, Any]] = []
     waiting: list[int] = []
-    open_runs: list[int] = []
     for stage in plan.stages:
         tasks = plan.lanes[stage.lane].tasks
         own = [number for number in range(len(tasks)) if (stage.index, number) in needed]
         waiting.append(len(own))
-        open_runs.append(len(own) if open_ is None else sum((stage.index, number) in open_ for number in own))
         to_run = [number for number in own if open_ is None or (stage.index, number) in open_]
         size = sum(tasks[number].split.size for number in to_run) if stage.lane == 0 else 0
         before = stage.upstream if stage.upstream is not None else stage.feeder
@@ -86,16 +84,16 @@ def described(
                 "expected": forecast.of_stage() if history is not None else None,
             }
         )
-    runs = sum(stage["to_run"] for stage in stages)
     publishes = will_publish(plan)
     lanes = [stage.lane for stage in plan.stages]
+    open_runs = [stage["to_run"] for stage in stages]
     return {
         "pipeline": pipeline.name,
         "backend": backend,
         "stages": stages,
         "splits": len(plan.splits),
         "bytes": sum(split.size for split in plan.splits),
-        "tasks_to_run": runs,
+        "tasks_to_run": sum(open_runs),
         "tasks_cached": sum(stage["cached"] for stage in stages),
         "publishes": publishes,
         "outputs": {sink.name: sink.target.location for sink in pipeline.sinks},

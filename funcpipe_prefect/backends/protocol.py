@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -466,7 +467,11 @@ class _Watch:
     warnings: list[str] = field(default_factory=list)
     costs: tuple[OperatorCost, ...] = ()
     slowest: list[dict[str, Any]] = field(default_factory=list)
-    totals: collections.Counter[int] = field(default_factory=collections.Counter)
+
+    @functools.cached_property
+    def totals(self) -> collections.Counter[int]:
+        """How many runs of each stage are needed."""
+        return collections.Counter(stage for stage, _ in self.needed)
 
     def notify(self, index: int, receipt: StageReceipt) -> None:
         self.ran += not receipt.cached
@@ -480,8 +485,6 @@ class _Watch:
             errors = sum(counts.errors for entry in receipt.entries for counts in entry.counts)
             self.errors = max(self.errors, errors)
         if self.progress is not None:
-            if not self.totals:
-                self.totals = collections.Counter(stage for stage, _ in self.needed)
             self.progress(
                 StageDone(
                     self.plan.stages[index].name, index, self.done[index], self.totals[index],

@@ -125,8 +125,8 @@ class Retry:
         for position, one in self.stay:
             letters.keep(position, one)
         values = resumed(self.delta, trace)
-        for one_ in stage.operators:
-            values = run_chain([one_], self._joined(values, one_.name, trace), trace)
+        for node in stage.operators:
+            values = run_chain([node], self._joined(values, node.name, trace), trace)
         if isinstance(stage.terminal, Sink):
             values = self._joined(values, stage.terminal.name, trace)
         return values

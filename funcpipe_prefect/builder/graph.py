@@ -9,7 +9,7 @@ from typing import Any
 from funcpipe_prefect.config import CombineSpec, Config, SinkSpec
 from funcpipe_prefect.errors import near_misses
 from funcpipe_prefect.ir import SOURCE, Operator, Sink
-from funcpipe_prefect.storage import filesystem
+from funcpipe_prefect.storage import canonical
 
 __all__ = ["FROM_SOURCE", "build_order", "check_ends", "check_writers", "inputs_of"]
 
@@ -116,7 +116,6 @@ def check_writers(config: Config, built: Sequence[Operator | None]) -> None:
 def _place(url: str) -> str:
     """Name a place: equal for all ways to write its URL."""
     try:
-        fs, path = filesystem(url)
+        return canonical(url)
     except (ValueError, ImportError):  # which the sink will say
         return url
-    return str(fs.unstrip_protocol(path)).rstrip("/")

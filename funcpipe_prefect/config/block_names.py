@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Protocol
+from typing import Any
 
-from funcpipe_prefect.config.marks import Marked
-from funcpipe_prefect.config.places import KeyPath
+from funcpipe_prefect.config.places import KeyPath, Noting
 
 __all__ = ["put_blocks"]
 
@@ -16,13 +15,7 @@ _SECTIONS = {
 }  # fmt: skip
 
 
-class _Config(Protocol):
-    marked: Marked
-
-    def problem(self, path: KeyPath, code: str, title: str, found: str, allowed: str, mend: str) -> None: ...
-
-
-def put_blocks(config: _Config) -> None:
+def put_blocks(config: Noting) -> None:
     """Fill in what blocks say; what the file says itself comes before it."""
     data = config.marked.data
     for section, kind in _SECTIONS.items():
@@ -33,7 +26,7 @@ def put_blocks(config: _Config) -> None:
                 values.setdefault(key, value)
 
 
-def _looked_up(config: _Config, section: str, kind: str, name: Any) -> dict[str, Any]:
+def _looked_up(config: Noting, section: str, kind: str, name: Any) -> dict[str, Any]:
     path: KeyPath = (section, "block")
     if not isinstance(name, str) or not name:
         config.problem(path, "FP104", "wrong value", repr(name), f"the name of a {kind} block",

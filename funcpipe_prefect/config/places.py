@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from funcpipe_prefect.errors import Place, Problem
 
-__all__ = ["KeyPath", "Marked", "in_document_order", "path_text", "printable", "problem_at"]
+__all__ = ["KeyPath", "Marked", "Noting", "in_document_order", "path_text", "printable", "problem_at"]
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
@@ -86,6 +86,15 @@ class Marked:
             for problem in self.problems
             if problem.place.path != text and not problem.place.path.startswith((f"{text}.", f"{text}["))
         ]
+
+
+class Noting(Protocol):
+    """A pipeline file that is being read, and takes note of its problems."""
+
+    marked: Marked
+
+    def problem(self, path: KeyPath, code: str, title: str, found: str, allowed: str, mend: str) -> None:
+        """Note a problem at a path."""
 
 
 def in_document_order(data: Any, problems: list[Problem]) -> list[Problem]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from funcpipe_prefect.config.marks import Marked
-from funcpipe_prefect.config.places import KeyPath
+from funcpipe_prefect.config.places import KeyPath, Noting
 from funcpipe_prefect.secrets import NAME, placeholder
 
 __all__ = ["put_secrets"]
@@ -14,13 +13,7 @@ _PARAMS = ("params", "monoid_params", "key_params")
 _MOST = 64
 
 
-class _Config(Protocol):
-    marked: Marked
-
-    def problem(self, path: KeyPath, code: str, title: str, found: str, allowed: str, mend: str) -> None: ...
-
-
-def put_secrets(config: _Config) -> None:
+def put_secrets(config: Noting) -> None:
     """Put what stands for a secret where a source or a function is given one by name."""
     data = config.marked.data
     if not isinstance(data, dict):
@@ -34,7 +27,7 @@ def put_secrets(config: _Config) -> None:
                 _fill(config, item[key], ("operators", index, key))
 
 
-def _fill(config: _Config, values: Any, path: KeyPath) -> None:
+def _fill(config: Noting, values: Any, path: KeyPath) -> None:
     if len(path) > _MOST:
         return
     for key, value in list(values.items() if isinstance(values, dict) else enumerate(values)):
@@ -45,7 +38,7 @@ def _fill(config: _Config, values: Any, path: KeyPath) -> None:
             _fill(config, value, here)
 
 
-def _stand_in(config: _Config, value: dict[str, Any], path: KeyPath) -> Any:
+def _stand_in(config: Noting, value: dict[str, Any], path: KeyPath) -> Any:
     name = value["secret"]
     if len(value) == 1 and isinstance(name, str) and NAME.fullmatch(name):
         return placeholder(name)

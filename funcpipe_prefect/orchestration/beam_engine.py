@@ -20,15 +20,14 @@ from funcpipe_prefect.backends.beam.launch import Outcome, run_on_beam
 from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.protocol import Receipts
 from funcpipe_prefect.backends.work import Entries, Job, finished, leaves_receipt, loaded
-from funcpipe_prefect.errors import BackendError, RunCancelled
+from funcpipe_prefect.errors import RunCancelled
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import BeamSettings, Pipeline, Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
 from funcpipe_prefect.orchestration.showing import show_link
-from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying
+from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying, run_here
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt
-from funcpipe_prefect.running import run_by
 
 __all__ = ["BeamEngine", "job_link"]
 
@@ -144,7 +143,7 @@ class BeamEngine:
         parameters = {
             "job": blob, "index": stage.index, "work": cloudpickle.dumps(work), "key": key, "notify": tell,
         }  # fmt: skip
-        made: dict[int, StageReceipt] = self._run(beam_task, options, parameters)
+        made: dict[int, StageReceipt] = run_here(beam_task, options, parameters, self._cancellation)
         for number in missing:
             if not told:  # nothing ran: Prefect had the result
                 made[number] = replace(made[number], cached=True, warnings=())
@@ -159,20 +158,7 @@ class BeamEngine:
     def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries
         options = {"task_run_name": name, **retrying(retries, retries.sink)}
-        return self._run(run, options, {"job": cloudpickle.dumps(job), **parameters})
-
-    def _run(self, run: Any, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> Any:
-        """Run a task here; give its value, or raise what failed it."""
-        self._cancellation.check()
-        with run_by("", self._cancellation.check):
-            state = run.with_options(**options)(**parameters, return_state=True)
-        self._cancellation.check()
-        value = state.result(raise_on_failure=False)
-        if state.is_completed():
-            return value
-        if isinstance(value, BaseException):
-            raise value
-        raise BackendError(f"{options['task_run_name']} ended {state.name}: {state.message}")
+        return run_here(run, options, {"job": cloudpickle.dumps(job), **parameters}, self._cancellation)
 
 
 def _work_key(job: Job, stage: Stage, keys: Any) -> str:

@@ -18,7 +18,7 @@ from prefect.logging import get_run_logger
 
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Pipeline
-from funcpipe_prefect.storage import filesystem
+from funcpipe_prefect.storage import canonical
 
 __all__ = ["one_writer"]
 
@@ -45,8 +45,7 @@ def one_writer(pipeline: Pipeline) -> Iterator[None]:
 
 def _limit_name(url: str) -> str:
     """Name a place: equal for all ways to write its URL."""
-    fs, path = filesystem(url)
-    place = str(fs.unstrip_protocol(path)).rstrip("/")
+    place = canonical(url)
     return f"funcpipe-{_slug(place.rpartition('/')[2])}-{key_of(place)[:12]}"
 
 

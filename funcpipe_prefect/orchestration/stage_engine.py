@@ -30,7 +30,7 @@ from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.ir import Split
 from funcpipe_prefect.limits import limited_by
 from funcpipe_prefect.orchestration.limiting import wait
-from funcpipe_prefect.orchestration.tasks import PrefectEngine
+from funcpipe_prefect.orchestration.tasks import PrefectEngine, pickled_once, run_here
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt, Task
 from funcpipe_prefect.running import run_by
 
@@ -110,17 +110,10 @@ class StageEngine(PrefectEngine):
         return receipts
 
     def _one_stage(self, stage: Stage, fan: _Fan, numbers: Sequence[int]) -> dict[int, StageReceipt]:
-        self._cancellation.check()
-        run = fan_out_task.with_options(name=stage.name, task_run_name=stage.name)
-        state = run(lambda: fan.run(numbers), return_state=True)
-        self._cancellation.check()
-        value: Any = state.result(raise_on_failure=False)
-        if state.is_completed():
-            made: dict[int, StageReceipt] = value
-            return made
-        if isinstance(value, BaseException):
-            raise value
-        raise BackendError(f"{stage.name} ended {state.name}: {state.message}")
+        options = {"name": stage.name, "task_run_name": stage.name}
+        work = {"work": lambda: fan.run(numbers)}
+        made: dict[int, StageReceipt] = run_here(fan_out_task, options, work, self._cancellation)
+        return made
 
     @property
     def client(self) -> Any:
@@ -203,9 +196,7 @@ class _Fan:
 
     def _send(self, number: int) -> None:
         task, stage = self.tasks[number], self.stage
-        feed = None
-        if task.feed is not None:
-            feed = self._feeds.setdefault(id(task.feed), cloudpickle.dumps(task.feed))
+        feed = None if task.feed is None else pickled_once(task.feed, self._feeds)
         attempt = self._attempts[number] = self._attempts.get(number, 0) + 1
         upstream = None if stage.upstream is None else self.before.get((stage.upstream, number))
         future = self.engine.client.submit(

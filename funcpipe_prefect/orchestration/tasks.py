@@ -40,7 +40,15 @@ from funcpipe_prefect.orchestration.lineage import describe_assets, made_assets,
 from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
 from funcpipe_prefect.running import run_by
 
-__all__ = ["PrefectEngine", "commit_task", "is_worth_retrying", "record_task_run", "retrying"]
+__all__ = [
+    "PrefectEngine",
+    "commit_task",
+    "is_worth_retrying",
+    "pickled_once",
+    "record_task_run",
+    "retrying",
+    "run_here",
+]
 
 
 _AWAY_AT_MOST_S = 900
@@ -112,11 +120,27 @@ def commit_task(job: Job) -> Any:
     )
 
 
-def _pickled_once(feed: Feed, known: dict[int, bytes]) -> bytes:
+def pickled_once(feed: Feed, known: dict[int, bytes]) -> bytes:
     """Pickle what many tasks share, and hand over as bytes, once."""
     if id(feed) not in known:
         known[id(feed)] = cloudpickle.dumps(feed)
     return known[id(feed)]
+
+
+def run_here(
+    run: Any, options: Mapping[str, Any], parameters: Mapping[str, Any], cancellation: Cancellation
+) -> Any:
+    """Run a task in this process; give its value, or raise what failed it."""
+    cancellation.check()
+    with run_by("", cancellation.check):
+        state = run.with_options(**options)(**parameters, return_state=True)
+    cancellation.check()
+    value = state.result(raise_on_failure=False)
+    if state.is_completed():
+        return value
+    if isinstance(value, BaseException):
+        raise value
+    raise BackendError(f"{options['task_run_name']} ended {state.name}: {state.message}")
 
 
 class PrefectEngine:
@@ -160,7 +184,7 @@ class PrefectEngine:
                 "split": task.split,
                 "keys": task.keys,
                 "upstream": futures.get(before, chosen.unsubmitted.get(before)),  # type: ignore[arg-type]
-                "feed": None if task.feed is None else _pickled_once(task.feed, feeds),
+                "feed": None if task.feed is None else pickled_once(task.feed, feeds),
             }
             run = self._configured(job, stage, name, task.keys[stage.index], is_done=pair in chosen.cached)
             futures[pair] = self._runner.submit(run, parameters)

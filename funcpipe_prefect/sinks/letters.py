@@ -164,16 +164,17 @@ class DeadLetters:
         letters = list(found.values())
         before = self.directory.manifest().parts
         if letters or before:
-            gone = [entry for entry in before if entry.part.file not in found]
-            self._keep_solved(gone, letters, run, time.time() if now is None else now)
+            self._keep_solved(before, letters, run, time.time() if now is None else now)
             self.directory.commit(letters)
 
-    def _keep_solved(self, gone: Sequence[Commit], letters: Sequence[Commit], run: str, now: float) -> None:
+    def _keep_solved(self, before: Sequence[Commit], letters: Sequence[Commit], run: str, now: float) -> None:
         """Move what is in none of the new letters to the history, and let what is old enough leave it."""
-        kept = [entry for entry in self._history.manifest().parts if _time_of(entry) + self.keep_s > now]
+        history = self._history.manifest().parts
+        kept = [entry for entry in history if _time_of(entry) + self.keep_s > now]
+        old, named = ({entry.part.file for entry in entries} for entries in (before, letters))
+        gone = [entry for entry in before if entry.part.file not in named]
         if gone:
-            known = {entry.part.file for entry in self.directory.manifest().parts}
-            new = [entry for entry in letters if entry.part.file not in known]
+            new = [entry for entry in letters if entry.part.file not in old]
             left = {id_of(one) for one in self._decoded(self.directory.lines(new))}
             at = timestamp(now)
             solved = (one for one in self._decoded(self.directory.lines(gone)) if id_of(one) not in left)
@@ -184,7 +185,7 @@ class DeadLetters:
             if file.part.file:
                 kept = [entry for entry in kept if entry.key != f"{now}.{run}"]
                 kept.append(Commit(at, f"{now}.{run}", file.part, ""))
-        if kept != self._history.manifest().parts:
+        if kept != history:
             self._history.commit(kept)
         self._history.tidy()
 
