@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +10,9 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 
-from benchmarks.by_hand import BATCH
-from funcpipe_prefect import Err, Registry
+from benchmarks.contenders.work import BATCH, OVERLAP, SIZE, sha_batch
+from funcpipe_prefect import Err
 from funcpipe_prefect.examples import rag
-
-registry = Registry()
-
-
-@registry.func
-def sha_batch(batch: list[rag.Chunk]) -> list[rag.EmbeddedChunk]:
-    """Embed passages at next to no cost: the 32 bytes of a hash."""
-    return [rag.EmbeddedChunk(c.doc_id, c.index, c.title, c.text, _sha(c.text)) for c in batch]
-
-
-def _sha(text: str) -> list[float]:
-    return [byte / 255 for byte in hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()]
-
 
 class HashBatch(beam.DoFn):
     """Batches of chunks to embedded chunks; the model is built once for each worker."""
@@ -106,7 +92,7 @@ class Work(beam.PTransform[Any, Any]):
         return (
             documents
             | "clean" >> beam.FlatMap(clean)
-            | "chunk" >> beam.FlatMap(rag.chunk_doc, size=512, overlap=64)
+            | "chunk" >> beam.FlatMap(rag.chunk_doc, size=SIZE, overlap=OVERLAP)
             | "batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
             | "embed" >> beam.ParDo(EMBED[self._embed]())
         )

@@ -30,6 +30,7 @@ import cloudpickle
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks import beam_by_hand, data, rag_run
+from benchmarks.contenders import work as shared
 from benchmarks.measure import in_turn, seconds, summary, write_result
 from funcpipe_prefect import load_pipeline
 from funcpipe_prefect.backends.beam.options import as_flags, options_for
@@ -120,7 +121,7 @@ class Ways:
 
     def _pipeline(self, folder: Path) -> Pipeline:
         mapping = rag_run.mapping(folder, self.documents, self.embed)
-        mapping["imports"].append(beam_by_hand.__name__)
+        mapping["imports"].append(shared.__name__)
         mapping["operators"][-1].update(func="jsonl", params={"path": str(folder / "out")})
         return load_pipeline({**mapping, "backend": "beam", "resources": {}})
 

@@ -45,12 +45,22 @@ def warm_cluster() -> Iterator[Any]:
     Yields:
         The cluster's client.
     """
-    from distributed import Client, LocalCluster
-
     from funcpipe_prefect.orchestration.server import one_server
 
+    with one_server(), warm_dask() as client:
+        yield client
+
+
+@contextmanager
+def warm_dask() -> Iterator[Any]:
+    """Run a Dask cluster of two workers for the time of the block.
+
+    Yields:
+        The cluster's client.
+    """
+    from distributed import Client, LocalCluster
+
     with (
-        one_server(),
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):

@@ -437,6 +437,9 @@ def _expanded(result: Any) -> Any:
     return results
 
 
+_RESULTS = frozenset((Ok, Err))
+
+
 def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
     call = keeping(operator.limits, bind(operator.func))
     batch: list[Any] = []
@@ -465,14 +468,18 @@ def _one_batch(
         tally.seconds += _clock() - begun
         tally.batches += 1
     try:
-        for value, position, result in zip(batch, positions, results, strict=True):
-            trace.position = position
-            kind = result.__class__
-            if kind is Err:
-                trace.fail(name, policy, value, result.error)
-            else:
+        if _RESULTS.isdisjoint(map(type, results)):
+            for trace.position, result in zip(positions, results, strict=True):
                 passed += 1
-                yield result.value if kind is Ok else result
+                yield result
+        else:
+            for value, trace.position, result in zip(batch, positions, results, strict=True):
+                kind = result.__class__
+                if kind is Err:
+                    trace.fail(name, policy, value, result.error)
+                else:
+                    passed += 1
+                    yield result.value if kind is Ok else result
     finally:
         tally.passed += passed
         tally.records_out += passed

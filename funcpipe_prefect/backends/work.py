@@ -115,22 +115,28 @@ class _Meter:
         if terminal is not None and terminal.expectations:
             self._measure, self.measures = measuring(terminal)
 
-    def passing(self, records: Iterator[Located]) -> Iterator[Located]:
-        encode, tally = self._encode, self._tally
-        for item in records:
-            try:
-                data = encode(item[1])
-            except Exception as error:
-                self._trace.position = item[0]
-                self._trace.fail(self._name, self._policy, item[1], error)
-                continue
-            if self._measure is not None:
-                self._measure(item[1])
-            self._count += 1
-            self._sum += digest_of(data)[1]
-            tally.passed += 1
-            tally.records_out += 1
-            yield item
+    def passing(self, values: Iterator[Any]) -> Iterator[Located]:
+        """Pair each value with the position of the record that it stems from, and count it."""
+        trace, encode, measure, lifted = self._trace, self._encode, self._measure, digest_of
+        count = total = 0
+        try:
+            for value in values:
+                position = trace.position
+                try:
+                    total += lifted(encode(value))[1]
+                except Exception as error:
+                    trace.fail(self._name, self._policy, value, error)
+                    continue
+                if measure is not None:
+                    measure(value)
+                count += 1
+                yield position, value
+                trace.position = position  # a sink that refused an earlier record has moved it
+        finally:
+            self._count += count
+            self._sum += total
+            self._tally.passed += count
+            self._tally.records_out += count
 
     def reject(self, position: int, record: Any, error: Exception) -> None:
         self._count -= 1
@@ -420,11 +426,12 @@ def _finish(
             meter = _Meter(trace, sink, sink.in_type, sink.name)
             if retry is not None:  # a further part
                 split = replace(split, name=f"{split.name} again {job.token}")
-            part = sink.target.write(split, meter.passing(located(values, trace)), sink.in_type, meter.reject)
+            with contextlib.closing(meter.passing(values)) as records:  # type: ignore[type-var]
+                part = sink.target.write(split, records, sink.in_type, meter.reject)
             return _Done(part=part, digest=meter.digest(), measures=meter.measures())
         case "count":
             meter = _Meter(trace, None, stage.out_type, "count")
-            for _ in meter.passing(located(values, trace)):
+            for _ in meter.passing(values):
                 pass
             return _Done(digest=meter.digest())
 

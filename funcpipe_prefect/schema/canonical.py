@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from operator import attrgetter, countOf
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -46,6 +47,7 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
             return encode(walk(record))
 
     as_floats = _floats_declared(tp, plain)
+    glance = _floats_at_a_glance(tp)
 
     def exact_fields(record: Any) -> bytes:
         record = as_floats(record)[0] if as_floats else record
@@ -56,7 +58,20 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
         return lambda record: encode(walk(record))  # sets of sets have no order to sort by
     if strip is not None:
         return exact_fields
-    return plain if as_floats is None else lambda record: as_floats(record)[1]
+    if as_floats is None:
+        return plain
+    if glance is None:
+        return lambda record: as_floats(record)[1]
+
+    def at_a_glance(record: Any) -> bytes:
+        if record.__class__ is tp and glance(record):
+            try:
+                return encode(record)
+            except (OverflowError, TypeError):
+                return encode(walk(record))
+        return as_floats(record)[1]
+
+    return at_a_glance
 
 
 class KeyCodec(NamedTuple):
@@ -116,12 +131,9 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
     if float not in types_within(tp) or any(map(is_model, types_within(tp))):
         return None
     decode = msgspec.msgpack.Decoder(tp, dec_hook=decode_foreign).decode
-    has_them = _floats_at_a_glance(tp)
 
     def as_floats(record: Any) -> tuple[Any, bytes]:
         data = encode(record)
-        if has_them is not None and record.__class__ is tp and has_them(record):
-            return record, data
         try:
             back = decode(data)
         except (ValueError, TypeError):
@@ -130,9 +142,6 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
         return (record, data) if again == data or difference(record, back) else (back, again)
 
     return as_floats
-
-
-_FLOAT = {float}
 
 
 def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
@@ -146,20 +155,24 @@ def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
     single, many = [], []
     for name, hint in hints_of(tp).items():
         if hint is float:
-            single.append(name)
+            single.append(attrgetter(name))
         elif get_origin(hint) is list and get_args(hint) == (float,):
-            many.append(name)
+            many.append(attrgetter(name))
         elif float in types_within(hint):
             return None
 
-    def is_of_floats(values: Any) -> bool:
-        return values.__class__ is list and set(map(type, values)) <= _FLOAT
+    def are_floats(values: Any) -> bool:
+        return values.__class__ is list and countOf(map(type, values), float) == len(values)
 
     def has_them(record: Any) -> bool:
-        return all(getattr(record, name).__class__ is float for name in single) and all(
-            is_of_floats(getattr(record, name)) for name in many
-        )
+        for get in many:  # a loop: a generator in all() would cost as much as the check
+            if not are_floats(get(record)):
+                return False
+        return all(get(record).__class__ is float for get in single) if single else True
 
+    if len(many) == 1 and not single:
+        (only,) = many
+        return lambda record: are_floats(only(record))
     return has_them
 
 

@@ -13,13 +13,14 @@ Nothing in a manifest depends on the clock, so equal input gives equal bytes.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import msgspec
 from fsspec.implementations.local import LocalFileSystem
@@ -82,9 +83,10 @@ class Directory:
         try:
             fs.makedirs(f"{root}/{STAGING}", exist_ok=True)
             with fs.open(temporary, "wb") as raw:
-                staged = StagedFile(raw)
+                hashed = _Hashed(raw)
+                staged = StagedFile(cast(IO[bytes], hashed))
                 yield staged
-            staged.part = self._settle(temporary, split, staged.records)
+            staged.part = self._settle(temporary, split, staged.records, hashed)
         except OSError as error:
             raise SinkError(f"cannot write to {self.url}: {error}") from error
         finally:
@@ -98,11 +100,11 @@ class Directory:
         if isinstance(fs, LocalFileSystem) and Path(path).is_symlink():
             raise SinkError(f"{path} is a symbolic link, and would lead out of {self.url}: remove it")
 
-    def _settle(self, temporary: str, split: Split, records: int) -> Part:
+    def _settle(self, temporary: str, split: Split, records: int, written: _Hashed) -> Part:
         fs, root = self._place
         if records == 0:
             return Part()
-        sha256, size = _hash(fs, temporary)
+        sha256, size = written.sha256.hexdigest(), written.size
         name = f"part-{slug(split.name)}-{key_of(split.location, split.name)[:8]}-{sha256[:16]}{self.suffix}"
         fs.mv(temporary, f"{root}/{STAGING}/{name}")
         return Part(name, records, size, sha256)
@@ -259,6 +261,29 @@ class Directory:
         fs.mv(staged, f"{root}/{part.file}")
 
 
+class _Hashed(io.RawIOBase):
+    """A file that is written from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self.sha256, self.size = raw, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        """Tell that it is for writing."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Write and hash bytes."""
+        self.sha256.update(data)
+        self._raw.write(data)
+        size = len(memoryview(data).cast("B")) if not isinstance(data, bytes) else len(data)
+        self.size += size
+        return size
+
+    def tell(self) -> int:
+        """Give how many bytes are written."""
+        return self.size
+
+
 @dataclass
 class StagedFile:
     """A part while it is written: write to `raw`, count in `records`."""
@@ -281,12 +306,3 @@ def slug(name: str) -> str:
     """Give the part of a file name that tells people what it is of."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80]
 
-
-def _hash(fs: Any, path: str) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    with fs.open(path, "rb") as file:
-        read: Callable[[], bytes] = lambda: file.read(1 << 20)  # noqa: E731
-        for block in iter(read, b""):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size

@@ -10,9 +10,11 @@ from typing import Any
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
 from funcpipe_prefect.schema import json_codec
-from funcpipe_prefect.sinks.directory import Directory
+from funcpipe_prefect.sinks.directory import Directory, StagedFile
 
 __all__ = ["JsonlSink"]
+
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class JsonlSink:
     def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject) -> Part:
         """Stage the records of one split; one that has no JSON form is handed to `reject`."""
         encode = json_codec(record_type).encode
+        lines: list[bytes] = []
+        size = 0
         with self.directory.staged(split) as file:
             for position, record in records:
                 try:
@@ -52,8 +56,12 @@ class JsonlSink:
                 except Exception as error:
                     reject(position, record, error)
                     continue
-                file.raw.write(line + b"\n")
-                file.records += 1
+                lines.append(line)
+                size += len(line)
+                if size >= _BLOCK_BYTES:
+                    _write_lines(file, lines)
+                    size = 0
+            _write_lines(file, lines)
         return file.part
 
     def has(self, part: Part) -> bool:
@@ -71,3 +79,11 @@ class JsonlSink:
     def commit(self, entries: Sequence[Commit]) -> None:
         """Make exactly these parts visible."""
         self.directory.commit(entries)
+
+
+def _write_lines(file: StagedFile, lines: list[bytes]) -> None:
+    """Write lines that are gathered, and gather anew: a call for each would cost more than the lines."""
+    if lines:
+        file.raw.write(b"\n".join(lines) + b"\n")
+        file.records += len(lines)
+        lines.clear()
