@@ -47,7 +47,11 @@ def main() -> None:
     name, *files = sys.argv[1:]
     checks = "--digest" in files
     documents = [Path(one) for one in files if one != "--digest"]
-    with rag_run.own_prefect(), way(name) as run, tempfile.TemporaryDirectory(prefix="funcpipe-bench-") as root:
+    with (
+        rag_run.own_prefect(),
+        way(name) as run,
+        tempfile.TemporaryDirectory(prefix="funcpipe-bench-") as root,
+    ):
         folder = Path(root)
         few = folder / "few.jsonl"
         with documents[0].open("rb") as file:

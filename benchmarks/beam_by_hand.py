@@ -14,6 +14,7 @@ from benchmarks.contenders.work import BATCH, OVERLAP, SIZE, sha_batch
 from funcpipe_prefect import Err
 from funcpipe_prefect.examples import rag
 
+
 class HashBatch(beam.DoFn):
     """Batches of chunks to embedded chunks; the model is built once for each worker."""
 

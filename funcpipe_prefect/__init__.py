@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from funcpipe_prefect.backends.beam.transform import to_ptransform
+    from funcpipe_prefect.backends.dask.collections import to_bag, to_dataframe, to_delayed
     from funcpipe_prefect.backends.local import run_local
     from funcpipe_prefect.backends.protocol import RunReport
     from funcpipe_prefect.builder import load_pipeline
@@ -70,6 +71,9 @@ _HOMES = {
     "load_pipeline": "builder",
     "run_local": "backends.local",
     "run_pipeline": "orchestration.flow",
+    "to_bag": "backends.dask.collections",
+    "to_dataframe": "backends.dask.collections",
+    "to_delayed": "backends.dask.collections",
     "to_ptransform": "backends.beam.transform",
 }
 
@@ -104,6 +108,9 @@ __all__ = [
     "load_pipeline",
     "run_local",
     "run_pipeline",
+    "to_bag",
+    "to_dataframe",
+    "to_delayed",
     "to_ptransform",
     "__version__",
 ]
@@ -119,7 +126,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+_ENGINES = {"backends.beam.transform": "apache_beam", "backends.dask.collections": "dask"}
+
+
 def __dir__() -> list[str]:
     """Leave out what needs an engine that is not installed, for those who look at every name."""
-    has_beam = importlib.util.find_spec("apache_beam") is not None
-    return sorted(name for name in __all__ if has_beam or name != "to_ptransform")
+    missing = {home for home, engine in _ENGINES.items() if importlib.util.find_spec(engine) is None}
+    return sorted(name for name in __all__ if _HOMES.get(name) not in missing)

@@ -40,6 +40,8 @@ from funcpipe_prefect.schema import is_model
 from funcpipe_prefect.secrets import has_secret, redacted, revealed
 
 __all__ = [
+    "Batch",
+    "Batches",
     "Trace",
     "bind",
     "calling",
@@ -230,7 +232,7 @@ def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace:
             case FlatMap():
                 values = _flat_map(operator, values, trace)
             case BatchMap():
-                values = _batch_map(operator, values, trace)
+                values = Batches(_batch_map(operator, values, trace), trace)
             case _:
                 assert_never(operator)
     return values
@@ -408,6 +410,7 @@ def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterato
         trace.tally(operator.name).records_out += records_out
 
 
+_RESULTS = frozenset((Ok, Err))
 _SINGLE = (str, bytes, bytearray, Mapping)
 
 
@@ -426,6 +429,8 @@ def _expanded(result: Any) -> Any:
         raise TypeError(f"a FlatMap function returns an iterable of records, not one {type(result).__name__}")
     else:
         results = list(result)
+    if _RESULTS.isdisjoint(map(type, results)):
+        return results
     for index, item in enumerate(results):
         kind = item.__class__
         if kind is Err:
@@ -437,10 +442,33 @@ def _expanded(result: Any) -> Any:
     return results
 
 
-_RESULTS = frozenset((Ok, Err))
+Batch = tuple[list[int], list[Any]]
+"""Positions, and what came of the records there."""
 
 
-def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+class Batches(Iterator[Any]):
+    """What a chain gives that ends in a `BatchMap`: one by one, or as the lists that are there anyhow."""
+
+    def __init__(self, batches: Iterator[Batch], trace: Trace) -> None:
+        self.lists = batches
+        self._each = _each(batches, trace)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._each
+
+    def __next__(self) -> Any:
+        return next(self._each)
+
+
+def _each(batches: Iterator[Batch], trace: Trace) -> Iterator[Any]:
+    for positions, results in batches:
+        last = trace.position
+        for trace.position, result in zip(positions, results, strict=True):
+            yield result
+        trace.position = last
+
+
+def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Iterator[Batch]:
     call = keeping(operator.limits, bind(operator.func))
     batch: list[Any] = []
     positions: list[int] = []
@@ -449,41 +477,44 @@ def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Itera
         batch.append(value)
         positions.append(trace.position)
         if len(batch) == operator.max_batch_size:
-            yield from _one_batch(operator, call, batch, positions, trace)
+            yield _one_batch(operator, call, batch, positions, trace)
             batch, positions = [], []
     if batch:
-        yield from _one_batch(operator, call, batch, positions, trace)
+        yield _one_batch(operator, call, batch, positions, trace)
 
 
 def _one_batch(
     operator: BatchMap, call: Callable[..., Any], batch: list[Any], positions: list[int], trace: Trace
-) -> Iterator[Any]:
-    name, policy = operator.name, operator.error_policy
-    tally = trace.tally(name)
-    passed = 0
+) -> Batch:
+    tally = trace.tally(operator.name)
     begun = _clock()
     try:
         results = _batch_results(operator, call, batch, trace)
     finally:
         tally.seconds += _clock() - begun
         tally.batches += 1
-    try:
-        if _RESULTS.isdisjoint(map(type, results)):
-            for trace.position, result in zip(positions, results, strict=True):
-                passed += 1
-                yield result
+    if not _RESULTS.isdisjoint(map(type, results)):
+        positions, results = _unwrapped(operator, batch, positions, results, trace)
+    tally.passed += len(results)
+    tally.records_out += len(results)
+    return positions, results
+
+
+def _unwrapped(
+    operator: BatchMap, batch: list[Any], positions: list[int], results: list[Any], trace: Trace
+) -> Batch:
+    last = trace.position
+    kept: Batch = ([], [])
+    for value, position, result in zip(batch, positions, results, strict=True):
+        kind = result.__class__
+        if kind is Err:
+            trace.position = position
+            trace.fail(operator.name, operator.error_policy, value, result.error)
         else:
-            for value, trace.position, result in zip(batch, positions, results, strict=True):
-                kind = result.__class__
-                if kind is Err:
-                    trace.fail(name, policy, value, result.error)
-                else:
-                    passed += 1
-                    yield result.value if kind is Ok else result
-    finally:
-        tally.passed += passed
-        tally.records_out += passed
-    trace.position = positions[-1]
+            kept[0].append(position)
+            kept[1].append(result.value if kind is Ok else result)
+    trace.position = last
+    return kept
 
 
 def _batch_results(operator: BatchMap, call: Callable[..., Any], batch: list[Any], trace: Trace) -> list[Any]:

@@ -16,6 +16,7 @@ import heapq
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from operator import methodcaller
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "digest_of",
     "digest_text",
     "digest_total",
+    "digests_of",
     "finish",
     "fold",
 ]
@@ -322,6 +324,14 @@ class Digest:
 def digest_of(data: bytes) -> tuple[int, int]:
     """Lift one record's canonical bytes into the digest."""
     return (1, int.from_bytes(hashlib.sha256(data).digest(), "big"))
+
+
+_digest = methodcaller("digest")
+
+
+def digests_of(encoded: Iterable[bytes]) -> list[int]:
+    """Lift the canonical bytes of many records: the second members of what `digest_of` gives."""
+    return [int.from_bytes(data, "big") for data in map(_digest, map(hashlib.sha256, encoded))]
 
 
 def digest_text(total: tuple[int, int]) -> str:

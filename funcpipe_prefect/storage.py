@@ -92,4 +92,8 @@ def open_file(url: str) -> Any:
         OSError: It cannot be read.
     """
     fs, path = filesystem(url)
+    if isinstance(
+        fs, LocalFileSystem
+    ):  # a call in Python for each line read would cost as much as decoding it
+        return open(path, "rb", buffering=_BUFFER_BYTES)
     return fs.open(path, "rb")

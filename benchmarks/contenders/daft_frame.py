@@ -17,14 +17,18 @@ def daft_frame() -> Iterator[work.Work]:
     import daft
     from daft import DataType
 
-    chunk = DataType.struct({"index": DataType.int64(), "title": DataType.string(), "text": DataType.string()})
+    chunk = DataType.struct(
+        {"index": DataType.int64(), "title": DataType.string(), "text": DataType.string()}
+    )
 
     @daft.func.batch(return_dtype=DataType.list(chunk), use_process=True)
     def expanded(ids: Any, titles: Any, abstracts: Any) -> Any:
         docs = zip(ids.to_pylist(), titles.to_pylist(), abstracts.to_pylist(), strict=True)
         return [
-            [{"index": one.index, "title": one.title, "text": one.text} for one in
-             work.passages(rag.RawDoc(doc_id, title, abstract=abstract))]
+            [
+                {"index": one.index, "title": one.title, "text": one.text}
+                for one in work.passages(rag.RawDoc(doc_id, title, abstract=abstract))
+            ]
             for doc_id, title, abstract in docs
         ]
 
@@ -36,7 +40,9 @@ def daft_frame() -> Iterator[work.Work]:
         from daft import col
 
         frame = daft.read_json(str(documents)).select("doc_id", "title", "abstract")
-        frame = frame.with_column("chunk", expanded(col("doc_id"), col("title"), col("abstract"))).explode("chunk")
+        frame = frame.with_column("chunk", expanded(col("doc_id"), col("title"), col("abstract"))).explode(
+            "chunk"
+        )
         frame = frame.where(col("chunk").not_null())
         frame = frame.select(
             col("doc_id"),

@@ -64,6 +64,8 @@ def on_beam() -> Iterator[work.Work]:
     with one_server():
 
         def run(documents: Path, folder: Path) -> None:
-            run_pipeline(mapping(documents, folder), backend="beam", overrides={"resources": {"workers": work.WORKERS}})
+            run_pipeline(
+                mapping(documents, folder), backend="beam", overrides={"resources": {"workers": work.WORKERS}}
+            )
 
         yield run

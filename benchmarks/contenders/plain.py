@@ -24,7 +24,9 @@ def take_range(part: tuple[str, int, int], folder: str) -> tuple[int, by_hand.Le
     encode, count = msgspec.json.Encoder().encode, 0
     target = Path(folder) / f"part-{start:012d}.jsonl"
     with target.with_suffix(".tmp").open("wb") as file:
-        for batch in by_hand.embedded(by_hand.read_range(path, start, stop, letters), work.sha_batch, letters):
+        for batch in by_hand.embedded(
+            by_hand.read_range(path, start, stop, letters), work.sha_batch, letters
+        ):
             count += len(batch)
             for record in batch:
                 file.write(encode(record) + b"\n")

@@ -23,7 +23,9 @@ def naive_map() -> Iterator[work.Work]:
 
     @task
     def ingest(line: str, folder: str) -> int:
-        doc = rag.RawDoc(**{k: v for k, v in json.loads(line).items() if k in ("doc_id", "title", "abstract")})
+        doc = rag.RawDoc(
+            **{k: v for k, v in json.loads(line).items() if k in ("doc_id", "title", "abstract")}
+        )
         found = work.sha_batch(work.passages(doc))
         target = Path(folder) / f"{doc.doc_id.replace('/', '_')}.jsonl"
         target.write_text("".join(json.dumps(vars(one)) + "\n" for one in found))

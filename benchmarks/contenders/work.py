@@ -55,7 +55,9 @@ def written(folder: Path) -> list[Path]:
     found = [
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.stat().st_size and not any(part[0] in "._" for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and path.stat().st_size
+        and not any(part[0] in "._" for part in path.relative_to(folder).parts)
     ]
     return sorted(found)
 

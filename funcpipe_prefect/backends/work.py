@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import cloudpickle
+import msgspec
 
 from funcpipe_prefect import grouping
 from funcpipe_prefect.backends.gathering import gathered, locate
@@ -37,13 +38,14 @@ from funcpipe_prefect.ir import (
     Split,
     summed,
 )
-from funcpipe_prefect.kernel import Trace, decoded, located, resumed, run_chain
-from funcpipe_prefect.monoid import digest_of, digest_text
+from funcpipe_prefect.kernel import Batch, Batches, Trace, decoded, located, resumed, run_chain
+from funcpipe_prefect.monoid import digest_of, digest_text, digests_of
 from funcpipe_prefect.plan import Feed, Plan, Segment, Stage, StageReceipt, StoredPartition, Task
 from funcpipe_prefect.running import run_by, stoppable
-from funcpipe_prefect.schema import canonical_encoder, store_codec
+from funcpipe_prefect.schema import canonical_encoder, canonical_list_encoder, store_codec
 from funcpipe_prefect.secrets import redacting
 from funcpipe_prefect.sinks import DeadLetters
+from funcpipe_prefect.sinks.letters import letter_line
 from funcpipe_prefect.store import PartitionStore
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "loaded",
     "measures_of",
     "published_entries",
+    "records_of",
     "run_stage",
     "sweep",
     "with_letters",
@@ -108,6 +111,7 @@ class _Meter:
         self._trace, self._name = trace, name
         self._policy = terminal.error_policy if terminal else "collect"
         self._encode = canonical_encoder(record_type)
+        self._encode_list = canonical_list_encoder(record_type)
         self._count = self._sum = 0
         self._tally = trace.tally(name)
         self._measure: Callable[[Any], None] | None = None
@@ -117,6 +121,11 @@ class _Meter:
 
     def passing(self, values: Iterator[Any]) -> Iterator[Located]:
         """Pair each value with the position of the record that it stems from, and count it."""
+        if self._measure is None and isinstance(values, Batches):
+            return self._lists_passing(values.lists)
+        return self._each_passing(values)
+
+    def _each_passing(self, values: Iterable[Any]) -> Iterator[Located]:
         trace, encode, measure, lifted = self._trace, self._encode, self._measure, digest_of
         count = total = 0
         try:
@@ -133,10 +142,31 @@ class _Meter:
                 yield position, value
                 trace.position = position  # a sink that refused an earlier record has moved it
         finally:
-            self._count += count
-            self._sum += total
-            self._tally.passed += count
-            self._tally.records_out += count
+            self._passed(count, total)
+
+    def _lists_passing(self, lists: Iterator[Batch]) -> Iterator[Located]:
+        """Pass on records that are there in lists: what is worked out for a whole list takes less for each."""
+        trace, encode = self._trace, self._encode_list
+        for positions, values in lists:
+            encoded, last = encode(values), trace.position
+            if encoded is None:
+                yield from self._each_passing(_each_placed(positions, values, trace))
+            else:
+                hashes, count = digests_of(encoded), 0
+                try:
+                    for item in zip(positions, values, strict=True):
+                        trace.position = item[0]
+                        count += 1
+                        yield item
+                finally:
+                    self._passed(count, sum(hashes[:count]))
+            trace.position = last
+
+    def _passed(self, count: int, total: int) -> None:
+        self._count += count
+        self._sum += total
+        self._tally.passed += count
+        self._tally.records_out += count
 
     def reject(self, position: int, record: Any, error: Exception) -> None:
         self._count -= 1
@@ -148,6 +178,11 @@ class _Meter:
 
     def digest(self) -> str:
         return digest_text((self._count, self._sum % (1 << 256)))
+
+
+def _each_placed(positions: list[int], values: list[Any], trace: Trace) -> Iterator[Any]:
+    for trace.position, value in zip(positions, values, strict=True):
+        yield value
 
 
 @redacting
@@ -222,25 +257,13 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
             functools.partial(locate, job.pipeline.source, job.stages, task, is_for_people=False),
         )
         handed: list[StageReceipt] = []
-        values: Iterator[Any]
         retry = None
         if job.retries_errors and not job.is_refreshed(stage):
             retry = retry_of(job.stages, stage, task, upstream, store)
         if retry is not None:
             values = retry.values(stage, trace, letters)
-        elif upstream is not None:
-            stored = stoppable(_stored(job, stage, task, upstream, warnings))
-            values = resumed(stored, trace)
-        elif task.feed is not None:
-            handed = [_handed_over(job, task.feed, one, warnings) for one in task.feed.tasks]
-            again = functools.partial(_handed_over, job, task.feed, warnings=warnings)
-            values = gathered(job.stages, stage, task, handed, store, again, trace)
         else:
-            source = job.pipeline.source
-            assert source is not None, "a run has a source"
-            records = stack.enter_context(contextlib.closing(source.read(split, job.pipeline.record_type)))  # type: ignore[type-var]
-            values = decoded(stoppable(records), trace)
-        if retry is None:
+            values, handed = _incoming(job, stage, task, upstream, warnings, trace, stack)
             values = run_chain(stage.operators, values, trace)
         done = _finish(job, stage, task, values, trace, retry)
         part = DeadLetters(job.pipeline.errors.path).stage(
@@ -278,6 +301,59 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
         if leaves_receipt(stage):
             store.write_receipt(key, receipt)
     return replace(receipt, warnings=tuple(warnings))
+
+
+def _incoming(
+    job: Job,
+    stage: Stage,
+    task: Task,
+    upstream: StageReceipt | None,
+    warnings: list[str],
+    trace: Trace,
+    stack: contextlib.ExitStack,
+) -> tuple[Iterator[Any], list[StageReceipt]]:
+    """Open what a stage reads; give its values, and the receipts of what was handed over to it."""
+    if upstream is not None:
+        return resumed(stoppable(_stored(job, stage, task, upstream, warnings)), trace), []
+    if task.feed is not None:
+        handed = [_handed_over(job, task.feed, one, warnings) for one in task.feed.tasks]
+        again = functools.partial(_handed_over, job, task.feed, warnings=warnings)
+        store = PartitionStore(job.pipeline.storage)
+        return gathered(job.stages, stage, task, handed, store, again, trace), handed
+    source = job.pipeline.source
+    assert source is not None, "a run has a source"
+    records = stack.enter_context(contextlib.closing(source.read(task.split, job.pipeline.record_type)))  # type: ignore[type-var]
+    return decoded(stoppable(records), trace), []
+
+
+@redacting
+def records_of(job: Job, index: int, task: Task) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Run a stage that ends the pipeline on one split, for somebody else than its Sink.
+
+    What stages in front of it store is used, or made, as in any run.
+
+    Returns:
+        The records that would reach the Sink, or the one answer; and the dead letters of the stage, as dicts.
+
+    Raises:
+        RecordError, ContractError, TransientError: As the kernel raises.
+    """
+    stage, letters = job.stages[index], list[dict[str, Any]]()
+    if stage.kind == "answer":
+        receipt = run_stage(job, index, task.split, task.keys, feed=task.feed)
+        return [answer_of(job, stage, task, receipt)[0]], letters
+    upstream = None
+    if stage.upstream is not None:
+        upstream = run_stage(job, stage.upstream, task.split, task.keys, feed=task.feed)
+    trace = Trace(
+        task.split.name,
+        functools.partial(locate, job.pipeline.source, job.stages, task),
+        lambda info, record: letters.append(msgspec.json.decode(letter_line(info, record))),
+        functools.partial(locate, job.pipeline.source, job.stages, task, is_for_people=False),
+    )
+    with run_by(job.token), contextlib.ExitStack() as stack:
+        values, _ = _incoming(job, stage, task, upstream, [], trace, stack)
+        return list(run_chain(stage.operators, values, trace)), letters
 
 
 def _costs(stage: Stage, task: Task, trace: Trace, done: _Done, seconds: float) -> tuple[OperatorCost, ...]:

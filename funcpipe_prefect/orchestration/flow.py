@@ -16,7 +16,7 @@ from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, get_current_settings
 from prefect.states import Cancelled
 from pydantic import Field, WithJsonSchema
 
@@ -31,6 +31,7 @@ from funcpipe_prefect.orchestration.backfill import BACKFILL_TAG
 from funcpipe_prefect.orchestration.blocks import stored_pipeline
 from funcpipe_prefect.orchestration.cancelling import Cancellation, cancel_task_runs, watched
 from funcpipe_prefect.orchestration.exclusive import one_writer
+from funcpipe_prefect.orchestration.heartbeat import NO_HEARTBEATS, beating, heartbeats
 from funcpipe_prefect.orchestration.limiting import make_limits, wait
 from funcpipe_prefect.orchestration.lineage import tell
 from funcpipe_prefect.orchestration.runners import dask_task_runner
@@ -67,7 +68,8 @@ class PipelineFlow(Flow[Any, Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow; one server serves it and its workers."""
-        with one_server():
+        every_s = get_current_settings().flows.heartbeat_frequency
+        with one_server(NO_HEARTBEATS), heartbeats(every_s):
             return super().__call__(*args, **kwargs)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +164,7 @@ def run_pipeline(
     showing = Showing(built, backend, _listener())
     try:
         with (
+            beating(),
             watched() as cancellation,
             one_writer(built) if exclusive else contextlib.nullcontext(),
             showing.shown(),

@@ -108,7 +108,7 @@ def dask_task_runner(resources: Resources) -> DaskTaskRunner:
         logging.getLogger("distributed").setLevel(logging.ERROR)
     from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
-    from funcpipe_prefect.backends.dask import cluster_options
+    from funcpipe_prefect.backends.dask.clusters import cluster_options
 
     class PipelineTaskRunner(DaskTaskRunner):
         """Submits synchronous task runs of one flow run, as what they are to Dask: never pure.

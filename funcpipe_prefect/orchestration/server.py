@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -32,8 +33,11 @@ _STOP_TIMEOUT_S = 10
 
 
 @contextmanager
-def one_server() -> Iterator[str]:
+def one_server(settings: Mapping[str, Any] | None = None) -> Iterator[str]:
     """Use the configured server, or run one until the block ends.
+
+    Args:
+        settings: Further settings of Prefect for the block, by dotted name.
 
     Yields:
         The API's URL.
@@ -43,7 +47,7 @@ def one_server() -> Iterator[str]:
     """
     configured = PREFECT_API_URL.value() or _of_parent_flow()
     if configured:
-        with temporary_settings({PREFECT_API_URL: configured}):
+        with temporary_settings({PREFECT_API_URL: configured, **(settings or {})}):
             yield configured
         return
     with tempfile.TemporaryFile() as output:
@@ -55,7 +59,7 @@ def one_server() -> Iterator[str]:
                 output.seek(0)
                 tail = output.read().decode(errors="replace").strip().splitlines()[-5:]
                 raise BackendError("the Prefect server did not start: " + (" / ".join(tail) or "no output"))
-            with temporary_settings({PREFECT_API_URL: url}):
+            with temporary_settings({PREFECT_API_URL: url, **(settings or {})}):
                 try:
                     yield url
                 finally:

@@ -22,7 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
-from funcpipe_prefect.backends.dask import cancellation_check, death_of, threads_of
+from funcpipe_prefect.backends.dask.clusters import cancellation_check, death_of, threads_of
 from funcpipe_prefect.backends.local import delay_before
 from funcpipe_prefect.backends.protocol import MOST_TASK_RUNS, Receipts
 from funcpipe_prefect.backends.work import Job, finished, loaded, run_stage
@@ -199,9 +199,11 @@ class _Fan:
         feed = None if task.feed is None else pickled_once(task.feed, self._feeds)
         attempt = self._attempts[number] = self._attempts.get(number, 0) + 1
         upstream = None if stage.upstream is None else self.before.get((stage.upstream, number))
+        # Dask plans by what comes before the first number: a name of its own for each split would have no past.
+        key = f"{stage.name}-{number}-{self.job.token}-{attempt}"
         future = self.engine.client.submit(
             run_on_worker, self.blob, stage.index, task.split, task.keys, upstream, feed, PREFECT_API_URL.value(),
-            key=f"{stage.name}[{number}]-{self.job.token}-{attempt}", pure=False,
+            key=key, pure=False,
         )  # fmt: skip
         self._active[number] = future
         future.add_done_callback(lambda _, number=number: self._ended.put(number))

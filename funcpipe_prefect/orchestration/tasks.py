@@ -26,7 +26,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 from prefect.tasks import MaterializingTask, Task
 
-from funcpipe_prefect.backends.dask import cancellation_check, outcomes
+from funcpipe_prefect.backends.dask.clusters import cancellation_check, outcomes
 from funcpipe_prefect.backends.protocol import Receipts, schedule
 from funcpipe_prefect.backends.work import Entries, Job, commit_run, leaves_receipt, loaded, run_stage
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable

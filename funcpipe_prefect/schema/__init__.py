@@ -7,7 +7,12 @@ are recognised by their methods, so that pydantic itself is not imported here.
 
 from __future__ import annotations
 
-from funcpipe_prefect.schema.canonical import KeyCodec, canonical_encoder, key_codec
+from funcpipe_prefect.schema.canonical import (
+    KeyCodec,
+    canonical_encoder,
+    canonical_list_encoder,
+    key_codec,
+)
 from funcpipe_prefect.schema.codecs import JsonCodec, StoreCodec, json_codec, store_codec
 from funcpipe_prefect.schema.types import (
     Approximate,
@@ -25,6 +30,7 @@ __all__ = [
     "KeyCodec",
     "StoreCodec",
     "canonical_encoder",
+    "canonical_list_encoder",
     "coerce",
     "difference",
     "encode_foreign",

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from itertools import chain
 from operator import attrgetter, countOf
-from typing import Annotated, Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_args, get_origin
 
 import msgspec
 
 from funcpipe_prefect.schema.types import Approximate, field_names, hints_of, is_model, is_set, types_within
 from funcpipe_prefect.schema.values import Walk, decode_foreign, difference, encode_foreign
 
-__all__ = ["KeyCodec", "canonical_encoder", "key_codec"]
+__all__ = ["KeyCodec", "canonical_encoder", "canonical_list_encoder", "key_codec"]
 
 
 _WIDE, _PAIRS = 1, 2  # MessagePack extension codes
 
 
 _ENCODABLE = (bytes, bytearray, memoryview)
+
+Getter: TypeAlias = Callable[[Any], Any]
 
 
 @functools.cache
@@ -72,6 +75,52 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
         return as_floats(record)[1]
 
     return at_a_glance
+
+
+@functools.cache
+def canonical_list_encoder(tp: Any) -> Callable[[list[Any]], list[bytes] | None]:
+    """Make the function that turns many records into their canonical bytes, with less work for each.
+
+    Args:
+        tp: The record type.
+
+    Returns:
+        A function from records to their bytes, the same as `canonical_encoder` gives, or to None, where only
+        that one can tell: a record with no plain encoding, of another class, or with integers for floats.
+    """
+    encode = msgspec.msgpack.Encoder(order="sorted", enc_hook=encode_foreign).encode
+    getters = _fields_of_floats(tp) if float in types_within(tp) else ([], [])
+    is_simple = (
+        field_names(tp) is not None
+        and not any(is_set(part) and any(map(is_set, get_args(part))) for part in types_within(tp))
+        and _without_approximate(tp) is None
+        and not any(map(is_model, types_within(tp)))
+    )
+    if getters is None or not is_simple:
+        return lambda records: None
+    single, many = getters
+
+    def have_floats(records: list[Any]) -> bool:
+        if countOf(map(type, records), tp) != len(records):
+            return False
+        for get in single:
+            if countOf(map(type, map(get, records)), float) != len(records):
+                return False
+        for get in many:
+            lists = [*map(get, records)]
+            if countOf(map(type, lists), list) != len(lists):
+                return False
+            if countOf(map(type, chain.from_iterable(lists)), float) != sum(map(len, lists)):
+                return False
+        return True
+
+    def encoded(records: list[Any]) -> list[bytes] | None:
+        try:
+            return [*map(encode, records)] if have_floats(records) else None
+        except Exception:
+            return None
+
+    return encoded
 
 
 class KeyCodec(NamedTuple):
@@ -144,15 +193,16 @@ def _floats_declared(tp: Any, encode: Callable[[Any], bytes]) -> Callable[[Any],
     return as_floats
 
 
-def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
-    """Make the function that tells quickly that a record has floats wherever its class declares them.
+def _fields_of_floats(tp: Any) -> tuple[list[Getter], list[Getter]] | None:
+    """Find the fields of a class that are floats, and those that are lists of floats.
 
     Returns:
-        None for classes whose floats are not all in fields of type `float` or `list[float]`.
+        None for classes that have floats elsewhere as well.
     """
     if field_names(tp) is None:
         return None
-    single, many = [], []
+    single: list[Getter] = []
+    many: list[Getter] = []
     for name, hint in hints_of(tp).items():
         if hint is float:
             single.append(attrgetter(name))
@@ -160,6 +210,19 @@ def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
             many.append(attrgetter(name))
         elif float in types_within(hint):
             return None
+    return single, many
+
+
+def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
+    """Make the function that tells quickly that a record has floats wherever its class declares them.
+
+    Returns:
+        None for classes whose floats are not all in fields of type `float` or `list[float]`.
+    """
+    getters = _fields_of_floats(tp)
+    if getters is None:
+        return None
+    single, many = getters
 
     def are_floats(values: Any) -> bool:
         return values.__class__ is list and countOf(map(type, values), float) == len(values)
@@ -168,7 +231,7 @@ def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
         for get in many:  # a loop: a generator in all() would cost as much as the check
             if not are_floats(get(record)):
                 return False
-        return all(get(record).__class__ is float for get in single) if single else True
+        return not single or all(get(record).__class__ is float for get in single)
 
     if len(many) == 1 and not single:
         (only,) = many

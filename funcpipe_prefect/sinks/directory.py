@@ -305,4 +305,3 @@ def _manifest_of(entries: Sequence[Commit]) -> Manifest:
 def slug(name: str) -> str:
     """Give the part of a file name that tells people what it is of."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80]
-

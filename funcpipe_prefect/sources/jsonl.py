@@ -100,10 +100,11 @@ def _lines(file: IO[bytes], split: Split, most: int) -> Iterator[tuple[int, byte
         line = file.readline(most + 1)
         if not line:
             return
-        behind = _skipped(file) if len(line) > most and not line.endswith(b"\n") else 0
-        text = line.removeprefix(_BOM) if position == 0 else line
-        text = text.rstrip(b"\r\n")
-        if text.strip():
+        behind = 0
+        if len(line) > most and not line.endswith(b"\n"):
+            behind = _skipped(file)
+        text = (line.removeprefix(_BOM) if position == 0 else line).rstrip(b"\r\n")
+        if text and not text.isspace():
             yield position, text
         position += len(line) + behind
 

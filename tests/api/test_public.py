@@ -17,7 +17,7 @@ from funcpipe_prefect.laws import needs
 ROOT = Path(__file__).parents[2]
 
 PUBLIC = [
-    "Approximate", "BackendError", "BeamRunnerConfig", "ContractError", "DaskClusterConfig", "Err", "ErrorInfo", "ErrorRateExceeded", "FPResult", "FuncPipeError", "FuncPipeline", "KeyValue", "Monoid", "Ok", "PartitionStorage", "Pipeline", "PipelineError", "Problem", "RecordError", "Registry", "Result", "RunReport", "SinkError", "SourceError", "Split", "TransientError", "WindowedValue", "__version__", "load_pipeline", "run_local", "run_pipeline", "to_ptransform",
+    "Approximate", "BackendError", "BeamRunnerConfig", "ContractError", "DaskClusterConfig", "Err", "ErrorInfo", "ErrorRateExceeded", "FPResult", "FuncPipeError", "FuncPipeline", "KeyValue", "Monoid", "Ok", "PartitionStorage", "Pipeline", "PipelineError", "Problem", "RecordError", "Registry", "Result", "RunReport", "SinkError", "SourceError", "Split", "TransientError", "WindowedValue", "__version__", "load_pipeline", "run_local", "run_pipeline", "to_bag", "to_dataframe", "to_delayed", "to_ptransform",
 ]  # fmt: skip
 
 

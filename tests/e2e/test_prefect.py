@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.contract.test_backends import LINES, spec
@@ -284,3 +285,32 @@ def test_threads_of_one_worker_run_side_by_side(mapping: dict[str, Any], prefect
     threads = {"resources": {"workers": 1, "threads_per_worker": 3}, "source.splits": 9}
     report = run_pipeline(mapping, backend="dask", overrides=threads, refresh=True)
     assert (report.digest, report.tasks_run) == (expected, 18)
+
+
+def test_a_run_from_python_sends_heartbeats_and_does_not_wait_for_their_thread(
+    mapping: dict[str, Any], prefect_api: str
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from funcpipe_prefect import run_pipeline
+
+    begun = time.perf_counter()
+    for _ in range(4):
+        run_pipeline(mapping, backend="local")
+    assert (time.perf_counter() - begun) / 4 < 0.95  # Prefect's own thread ends with a whole second
+    with get_client(sync_client=True) as client:
+        (run, *more) = [one for one in client.read_flow_runs() if one.name.startswith(mapping["name"])]
+    assert len(more) == 3
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+    }
+    end = time.monotonic() + 30
+    beats: list[Any] = []
+    while not beats and time.monotonic() < end:
+        answer = httpx.post(f"{prefect_api}/events/filter", json={"filter": wanted}).raise_for_status()
+        beats = answer.json()["events"]
+        time.sleep(0.2)
+    (beat,) = beats  # every three minutes by default
+    about = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in beat["related"]}
+    assert about["flow"] == f"prefect.flow.{run.flow_id}"

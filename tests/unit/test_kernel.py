@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from funcpipe_prefect.errors import ContractError, RecordError, SourceError, TransientError
 from funcpipe_prefect.grouping import fold_records, merge_totals
 from funcpipe_prefect.ir import Artifact, BatchMap, Combine, FlatMap, Function, Map, Undecodable
-from funcpipe_prefect.kernel import Trace, bind, decoded, located, run_chain
+from funcpipe_prefect.kernel import Batches, Trace, bind, decoded, located, run_chain
 from funcpipe_prefect.monoid import Counter, Sum
 from funcpipe_prefect.result import Err, ErrorInfo, Ok
 
@@ -410,6 +410,27 @@ def test_a_million_records_are_never_held_at_once() -> None:
         tracemalloc.stop()
     assert total == 1_000_000
     assert peak < 500_000
+
+
+def test_what_comes_in_lists_is_the_same_as_one_by_one() -> None:
+    def mixed(values: list[int]) -> list[Any]:
+        return [Err("odd") if value % 3 == 0 else Ok(value) if value % 2 else value for value in values]
+
+    def run(by_lists: bool) -> tuple[list[Any], list[Any], Any]:
+        letters: list[Any] = []
+        trace = Trace("s", str, lambda info, one: letters.append((info.position, one)))
+        chain = [flat(lambda x: [x, x + 1]), batch(mixed, max_batch_size=4)]
+        values = run_chain(chain, decoded(enumerate(range(9), 100), trace), trace)
+        assert isinstance(values, Batches)
+        found = (
+            [pair for positions, results in values.lists for pair in zip(positions, results, strict=True)]
+            if by_lists
+            else list(located(values, trace))
+        )
+        return found, letters, trace.counts()
+
+    assert run(by_lists=True) == run(by_lists=False)
+    assert len(run(by_lists=True)[1]) == 6
 
 
 def fold(operator: Combine, records: Iterable[Any]) -> tuple[Any, Trace, list[tuple[ErrorInfo, Any]]]:

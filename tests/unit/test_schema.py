@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 from funcpipe_prefect.schema import (
     Approximate,
     canonical_encoder,
+    canonical_list_encoder,
     coerce,
     fields_of,
     json_codec,
@@ -475,3 +476,34 @@ def test_integers_and_floats_that_are_equal_have_one_digest_wherever_floats_are_
     assert encode(Vectors(1.0, [2.0, 3.5])) != as_floats
     for odd in (Vectors(None, []), Vectors(1.0, None), Vectors(1.0, (2.0,)), Vectors(True, ["x"])):  # type: ignore[arg-type]
         assert encode(odd) == encode(dataclasses.replace(odd)), "what does not fit its type has an encoding"
+
+
+@dataclasses.dataclass
+class Mapped:
+    name: str
+    more: dict[str, float]
+
+
+ODD = st.one_of(st.floats(), st.integers(-5, 5), st.none(), st.text(max_size=2), st.booleans())
+MANY = st.one_of(st.lists(st.one_of(st.floats(), st.integers()), max_size=4), ODD, st.tuples(st.floats()))
+ANY_VECTORS = st.one_of(
+    st.builds(Vectors, ODD, MANY),
+    st.builds(Vectors, st.floats(), st.lists(st.floats(), max_size=4)),
+    st.builds(lambda one: {"one": one, "many": [one]}, st.floats()),
+)
+
+
+@given(st.lists(ANY_VECTORS, max_size=5))
+def test_a_list_of_records_has_the_bytes_of_each_or_is_left_to_the_encoder_of_one(records: list[Any]) -> None:
+    found = canonical_list_encoder(Vectors)(records)
+    if found is not None:
+        assert found == [canonical_encoder(Vectors)(one) for one in records]
+        assert all(type(one) is Vectors for one in records)
+
+
+def test_lists_of_plain_records_are_taken_in_one_go_and_types_with_rules_of_their_own_are_not() -> None:
+    plain = [Vectors(1.0, [2.0]), Vectors(0.5, [])]
+    assert canonical_list_encoder(Vectors)(plain) is not None
+    assert canonical_list_encoder(Inner)([Inner(1, 2.0)]) is not None
+    for tp, one in ((Scored, Scored("a")), (Mapped, Mapped("a", {})), (Any, 1), (Model, None)):
+        assert canonical_list_encoder(tp)([one]) is None
