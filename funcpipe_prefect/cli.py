@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 the run failed, 2 the pipeline or the command line is wron
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -243,12 +245,22 @@ def _run_flow(
     path: str, built: Pipeline, backend: str, progress: Progress | None, **parameters: Any
 ) -> RunReport:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from funcpipe_prefect.orchestration.flow import LISTENER, check_backend, run_pipeline
+    with _early_cluster(built, backend):
+        from funcpipe_prefect.orchestration.flow import LISTENER, check_backend, run_pipeline
 
-    check_backend(backend, built.beam)
-    LISTENER.set(progress)
-    report: RunReport = run_pipeline(path, backend=backend, **parameters)
-    return report
+        check_backend(backend, built.beam)
+        LISTENER.set(progress)
+        report: RunReport = run_pipeline(path, backend=backend, **parameters)
+        return report
+
+
+def _early_cluster(pipeline: Pipeline, backend: str) -> contextlib.AbstractContextManager[None]:
+    """Let a Dask cluster start while this process imports Prefect."""
+    if backend != "dask" or importlib.util.find_spec("distributed") is None:
+        return contextlib.nullcontext()
+    from funcpipe_prefect.backends.dask.early import starting_early
+
+    return starting_early(pipeline.resources)
 
 
 def load(

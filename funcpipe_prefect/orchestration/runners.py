@@ -9,8 +9,6 @@ for that run.
 from __future__ import annotations
 
 import contextvars
-import logging
-import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -103,12 +101,11 @@ def dask_task_runner(resources: Resources) -> DaskTaskRunner:
     Raises:
         BackendError: FP501, the cluster class cannot be imported.
     """
-    if "DASK_LOGGING__DISTRIBUTED" not in os.environ:
-        os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"  # read by the workers when they start
-        logging.getLogger("distributed").setLevel(logging.ERROR)
-    from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
-
     from funcpipe_prefect.backends.dask.clusters import cluster_options
+    from funcpipe_prefect.backends.dask.early import quiet_logs
+
+    quiet_logs()
+    from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
     class PipelineTaskRunner(DaskTaskRunner):
         """Submits synchronous task runs of one flow run, as what they are to Dask: never pure.

@@ -8,10 +8,17 @@ from typing import Any
 import distributed
 from distributed.scheduler import KilledWorker
 
+from funcpipe_prefect.backends.dask.early import early_address, local_cluster
 from funcpipe_prefect.errors import RunCancelled
 from funcpipe_prefect.ir import Resources
 
-__all__ = ["cancellation_check", "cluster_options", "death_of", "outcomes", "threads_of"]
+__all__ = [
+    "cancellation_check",
+    "cluster_options",
+    "death_of",
+    "outcomes",
+    "threads_of",
+]
 
 
 def cluster_options(resources: Resources) -> dict[str, Any]:
@@ -22,21 +29,14 @@ def cluster_options(resources: Resources) -> dict[str, Any]:
     """
     if resources.address:
         return {"address": resources.address}
+    if address := early_address(resources):
+        return {"address": address}
     if resources.cluster_class:
         return {
             "cluster_class": resources.cluster_class,
             "cluster_kwargs": {"n_workers": resources.workers, **resources.cluster_kwargs},
         }
-    kwargs: dict[str, Any] = {
-        "n_workers": resources.workers,
-        "threads_per_worker": resources.threads_per_worker,
-        "processes": True,
-        "dashboard_address": "127.0.0.1:0",
-        **resources.cluster_kwargs,
-    }
-    if resources.memory_limit:
-        kwargs["memory_limit"] = resources.memory_limit
-    return {"cluster_kwargs": kwargs}
+    return {"cluster_kwargs": local_cluster(resources)}
 
 
 def cancellation_check() -> Callable[[], None] | None:
