@@ -263,7 +263,7 @@ GroupOperator: TypeAlias = Combine | CombineByKey | Distinct
 Operator: TypeAlias = RecordOperator | GroupOperator | Sink
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """A slice of the input: small, serialisable, never data.
 

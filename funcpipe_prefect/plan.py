@@ -204,7 +204,7 @@ class StageReceipt:
         return (self.entry, *self.more)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """A split of a lane.
 
@@ -282,7 +282,7 @@ class Plan:
         """Stage and task of everything that an end needs which is not there yet."""
         places = {
             task.keys[index]: (index, number)
-            for lane in self.lanes
+            for lane in self.lanes[:-1]  # of the last one nothing is gathered
             for number, task in enumerate(lane.tasks)
             for index in lane.stages
         }

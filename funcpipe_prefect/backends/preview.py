@@ -11,9 +11,10 @@ from typing import Any
 
 from funcpipe_prefect.backends.history import History, recall
 from funcpipe_prefect.backends.protocol import MOST_TASK_RUNS, planned, source_of, will_publish
-from funcpipe_prefect.backends.work import finished
+from funcpipe_prefect.backends.work import Job, finished
 from funcpipe_prefect.ir import SOURCE, BatchMap, Operator, Pipeline, Resources, Sink
 from funcpipe_prefect.plan import Plan, Stage
+from funcpipe_prefect.store import PartitionStore
 
 _MOST_NAMES = 1000
 
@@ -38,13 +39,20 @@ def preview(pipeline: Pipeline, backend: str | None = None) -> dict[str, Any]:
     """
     backend = backend or pipeline.backend
     plan, job = planned(pipeline, source_of(pipeline), time.time(), refresh=False, refresh_from=None)
-    needed = plan.needed
-    open_ = {
-        (index, number)
-        for index, number in needed
-        if finished(job, plan.stages[index], plan.task(index, number).keys[index]) is None
-    }
-    return described(plan, backend, open_, recall(pipeline))
+    return described(plan, backend, _to_run(job, plan), recall(pipeline))
+
+
+def _to_run(job: Job, plan: Plan) -> frozenset[tuple[int, int]]:
+    """Find what no earlier run has done."""
+    keys = {place: plan.task(*place).keys[place[0]] for place in plan.needed}
+    try:
+        known = PartitionStore(job.pipeline.storage).with_receipts(keys.values())
+    except OSError:
+        known = set(keys.values())
+    done = [
+        place for place, key in keys.items() if key in known and finished(job, plan.stages[place[0]], key)
+    ]
+    return plan.needed.difference(done)
 
 
 def described(

@@ -12,9 +12,10 @@ import functools
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import IO, TypeVar
 
 from funcpipe_prefect.fingerprint import key_of
@@ -25,13 +26,14 @@ __all__ = ["content_splits", "first_line", "identify_files", "identify_lines"]
 
 _BLOCK_BYTES, _TAIL_BYTES = 1 << 20, 1 << 16
 _LINE_BYTES = 1 << 26
+_RUN_BYTES = 1 << 23
 _MOST_THREADS = 16
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Lines:
     """The lines of a range: where the first begins, their hash, and how many line ends they hold."""
 
@@ -65,7 +67,8 @@ def identify_lines(splits: list[Split]) -> list[Split]:
     """
     identified = []
     before = 0
-    for split, lines in zip(splits, _in_threads(_line_hash, splits), strict=True):
+    hashes = chain.from_iterable(_in_threads(_line_hashes, _neighbours(splits)))
+    for split, lines in zip(splits, hashes, strict=True):
         before = before if split.start > 0 else 0
         identity = key_of("lines", str(lines.first), str(before), lines.sha256)
         identified.append(replace(split, identity=identity))
@@ -140,26 +143,45 @@ def first_line(file: IO[bytes], start: int, stop: int) -> int | None:
     return None
 
 
-def _line_hash(split: Split) -> _Lines:
-    if split.stop < 0:
-        return _Lines(0, _file_hash(split.location), 0)
+def _line_hashes(splits: Sequence[Split]) -> list[_Lines]:
+    """Hash neighbouring ranges of one file, which is opened once."""
+    if splits[0].stop < 0:
+        return [_Lines(0, _file_hash(split.location), 0) for split in splits]
+    with open_raw(splits[0].location) as file:
+        return [_line_hash(file, split) for split in splits]
+
+
+def _line_hash(file: IO[bytes], split: Split) -> _Lines:
     digest, ends = hashlib.sha256(), 0
-    with open_raw(split.location) as file:
-        first = first_line(file, split.start, split.stop)
-        if first is None or first >= split.stop:
-            return _Lines(-1, digest.hexdigest(), 0)
-        file.seek(first)
-        left = split.stop - 1 - first
-        while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
-            digest.update(block)
-            ends += block.count(b"\n")
-            left -= len(block)
-        while block := file.read(_TAIL_BYTES):
-            digest.update(block[: block.find(b"\n") + 1] or block)
-            if b"\n" in block:
-                ends += 1
-                break
+    first = first_line(file, split.start, split.stop)
+    if first is None or first >= split.stop:
+        return _Lines(-1, digest.hexdigest(), 0)
+    file.seek(first)
+    left = split.stop - 1 - first
+    while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+        digest.update(block)
+        ends += block.count(b"\n")
+        left -= len(block)
+    while block := file.readline(_TAIL_BYTES):
+        digest.update(block)
+        if block.endswith(b"\n"):
+            ends += 1
+            break
     return _Lines(first, digest.hexdigest(), ends)
+
+
+def _neighbours(splits: Iterable[Split]) -> Iterator[list[Split]]:
+    """Put ranges of one file together, as many as make a few megabytes."""
+    found: list[Split] = []
+    size = 0
+    for split in splits:
+        if found and (size >= _RUN_BYTES or split.location != found[0].location or split.stop < 0):
+            yield found
+            found, size = [], 0
+        found.append(split)
+        size += split.size
+    if found:
+        yield found
 
 
 def _file_hash(url: str) -> str:

@@ -51,6 +51,9 @@ class _Sealed(msgspec.Struct):
 
 
 @dataclass(frozen=True)
+_FEW_KEYS = 256  # as many as there are folders
+
+
 class PartitionStore:
     """Materialized partitions below a URL.
 
@@ -84,6 +87,21 @@ class PartitionStore:
             return unsealed(self._place[0].cat_file(self._path(key, "json")))
         except (OSError, ValueError):
             return None
+
+    def with_receipts(self, keys: Iterable[str]) -> set[str]:
+        """Find which keys may have a receipt: of many by listing their folders, of a few all of them."""
+        fs, root = self._place
+        found: set[str] = set()
+        wanted = set(keys)
+        if len(wanted) <= _FEW_KEYS:
+            return wanted
+        for shard in {key[:2] for key in wanted}:
+            with suppress(FileNotFoundError):
+                names = (
+                    path.rpartition("/")[2] for path in fs.ls(f"{root}/partitions/{shard}", detail=False)
+                )
+                found.update(name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return found & wanted
 
     def damage(self, key: str, receipt: StageReceipt | None) -> str:
         """Say what is wrong with a partition, for a person; empty when nothing is or there is none.
