@@ -10,7 +10,9 @@ from pathlib import Path
 
 from benchmarks.measure import BASELINE, RESULTS
 
-NAMES = ("kernel", "flow_memory", "split_cost", "dask_run", "cached_run", "beam_run", "keyed_run")
+NAMES = (
+    "kernel", "flow_memory", "split_memory", "split_cost", "start_up", "scale", "dask_run", "cached_run", "beam_run", "keyed_run",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -50,10 +50,10 @@ class _Sealed(msgspec.Struct):
     sha256: str
 
 
-@dataclass(frozen=True)
 _FEW_KEYS = 256  # as many as there are folders
 
 
+@dataclass(frozen=True)
 class PartitionStore:
     """Materialized partitions below a URL.
 

@@ -86,17 +86,27 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def test_the_python_of_the_readme_and_the_guide_runs(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    import dask
+
     [readme] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    [guide] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
+    beams, dasks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
     module = types.ModuleType("readme_example")
-    module.spec = {"operators": [{"type": "Map", "name": "tidy", "func": "tidy"}]}  # type: ignore[attr-defined]
+    (tmp_path / "docs.jsonl").write_text('{"id": "1", "text": "  some   more text "}\n')
+    module.spec = {  # type: ignore[attr-defined]
+        "source": {"type": "jsonl", "path": str(tmp_path / "docs.jsonl")},
+        "operators": [{"type": "Map", "name": "tidy", "func": "tidy"}],
+    }
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(readme, vars(module))
     assert module.tidy(module.Doc("1", " some  text ")) == module.Doc("1", "some text")
-    exec(guide, vars(module))
+    exec(beams, vars(module))
     assert "some text" in capsys.readouterr().out
+    with dask.config.set(scheduler="synchronous"):
+        exec(dasks, vars(module))
+        assert capsys.readouterr().out == f"{len('some more text')}\n"
+        assert module.frame["text"].compute().tolist() == ["some more text"]
 
 
 VALUES = {"FILE": "file.jsonl", "B": "local", "N": "5", "NAME": "tidy", "URL": "store", "7d": "7d"}
