@@ -1,45 +1,168 @@
-"""Compare the newest results with the committed baseline: `python -m benchmarks.compare`.
+"""The same work by hand, by others and by us: `python -m benchmarks.compare [--rounds N] [--sizes 5,50] [way ...]`.
 
-The figures that are compared are ratios of pairs taken in one run (or megabytes), so they can be
-held against a baseline of another machine; seconds could not.
+Documents (arXiv abstracts under new ids, some copies of the sample) → clean → chunk → 32 numbers from a hash →
+files of records. Each way is a process of its own, warmed up, that does the work once for each size; the
+ways come in turn, first the one, in the next round the other. Count and digest of the records must be equal for
+all ways, whatever files they write. `--write` makes the page of the documentation from the result.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import statistics
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import BASELINE, RESULTS
+from benchmarks import data
+from benchmarks.against import WAYS
+from benchmarks.measure import BASELINE, RESULTS, summary, write_result
+from benchmarks.page import write_page
+
+FEW = 300
+"""Documents for a task run each, from which the whole is extrapolated."""
+TARGETS = {"at_5": 1.30, "at_50": 1.10, "pool": 0.85, "map": 100.0}
+_TIMEOUT_S = 3600
 
 
-def loaded(folder: Path) -> dict[str, Any]:
-    """Read the results of a folder by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+class Comparison:
+    """What was measured so far.
+
+    Attributes:
+        seconds: By size and way.
+    """
+
+    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
+        self.folder = folder
+        self.files = {size: folder / f"documents-{size}.jsonl" for size in sizes}
+        self.counts = {size: data.write_documents(path, size) for size, path in self.files.items()}
+        self.seconds: dict[int, dict[str, list[float]]] = {size: {} for size in sizes}
+        self.digests: dict[int, dict[str, str]] = {size: {} for size in sizes}
+
+    def one(self, name: str) -> None:
+        """Run one way, once for each size; the first time its records are read and compared."""
+        checks = any(name not in found for found in self.digests.values())
+        extrapolated = name == "naive_map"
+        sizes = [min(self.files)] if extrapolated else sorted(self.files)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.against", name, *(str(self.files[size]) for size in sizes),
+             *(["--digest"] if checks and not extrapolated else [])],
+            cwd=Path(__file__).parents[1], env={**os.environ, "BENCH_DOCUMENTS": str(FEW)},
+            capture_output=True, text=True, timeout=_TIMEOUT_S,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.stderr[-3000:]}")
+        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"way"')]
+        for size, one in zip(sizes, found, strict=True):
+            if extrapolated:
+                for every in self.files:
+                    taken = one["seconds"] / FEW * self.counts[every]
+                    self.seconds[every].setdefault(name, []).append(taken)
+                continue
+            self.seconds[size].setdefault(name, []).append(one["seconds"])
+            if "digest" in one:
+                self.digests[size][name] = one["digest"]
+            print(f"  {name} ×{size}: {one['seconds']:.2f} s", flush=True)
+        for size, digests in self.digests.items():
+            assert len(set(digests.values())) <= 1, f"×{size}: the ways differ: {digests}"
+
+    def result(self) -> dict[str, Any]:
+        """Give medians, throughputs, and the digest that all ways share, by size."""
+        return {
+            str(size): {
+                "documents": self.counts[size],
+                "digest": next(iter(self.digests[size].values()), ""),
+                "checked": sorted(self.digests[size]),
+                "ways": {
+                    name: {
+                        **summary(values, 2),
+                        "documents_a_second": round(self.counts[size] / statistics.median(values)),
+                    }
+                    for name, values in ways.items()
+                },
+            }
+            for size, ways in self.seconds.items()
+        }
+
+    def ratio(self, size: int, own: str, other: str) -> float | None:
+        """Give the median of the rounds' ratios of two ways' seconds; None where one was not run."""
+        ways = self.seconds.get(size, {})
+        if own not in ways or other not in ways:
+            return None
+        pairs = zip(ways[own], ways[other], strict=False)
+        return round(statistics.median(mine / theirs for mine, theirs in pairs), 4)
 
 
-def row(name: str, new: dict[str, Any] | None, old: dict[str, Any]) -> tuple[str, ...]:
-    """Give one line of the table."""
-    if new is None:
-        return (name, f"{old['value']:.3f}", "not run", "", old["target"], "", old["commit"])
-    change = f"{new['value'] / old['value']:.3f}" if old["value"] else "-"
-    return (
-        name, f"{old['value']:.3f}", f"{new['value']:.3f} {new['unit']}", change,
-        new["target"], "met" if new["met"] else "MISSED", f"{old['commit']} → {new['commit']}",
-    )  # fmt: skip
+def judged(found: Comparison) -> dict[str, dict[str, Any]]:
+    """Hold what was measured against the targets."""
+    verdicts: dict[str, dict[str, Any]] = {}
+
+    def hold(what: str, value: float | None, target: float, *, at_least: bool = False) -> None:
+        if value is not None:
+            met = value >= target if at_least else value <= target
+            verdicts[what] = {"value": value, "target": f"{'>=' if at_least else '<='} {target}", "met": met}
+
+    for size in found.files:
+        limit = TARGETS["at_5"] if size < 50 else TARGETS["at_50"]
+        hold(f"×{size}: time to that of Dask futures", found.ratio(size, "ours_dask", "futures"), limit)
+        for other in ("bag", "ray", "daft"):
+            hold(f"×{size}: time to that of {other}", found.ratio(size, "ours_dask", other), 1.0)
+        pool = found.ratio(size, "pool", "ours_dask")
+        hold(f"×{size}: throughput to that of a pool", pool, TARGETS["pool"], at_least=True)
+        naive = found.ratio(size, "naive_map", "ours_dask")
+        hold(f"×{size}: speed to that of a task run a document", naive, TARGETS["map"], at_least=True)
+    return verdicts
+
+
+def in_turn(names: Sequence[str], rounds: int) -> Iterable[str]:
+    """Give the ways round by round; each round begins with another one."""
+    for number in range(rounds):
+        first = number % len(names)
+        yield from (*names[first:], *names[:first])
 
 
 def main() -> int:
-    newest, baseline = loaded(RESULTS), loaded(BASELINE)
-    if not baseline:
-        print("no baseline: python -m benchmarks.run --baseline")
-        return 1
-    head = ("benchmark", "baseline", "newest", "new/old", "target", "", "commits")
-    rows = [head, *(row(name, newest.get(name), old) for name, old in baseline.items())]
-    widths = [max(len(line[column]) for line in rows) for column in range(len(head))]
-    for line in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    parser.add_argument("way", nargs="*", help=f"of {', '.join(WAYS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", default="5,50", help="copies of the sample")
+    parser.add_argument("--write", action="store_true", help="keep the result, and make the page of it")
+    chosen = parser.parse_args()
+    unknown = [name for name in chosen.way if name not in WAYS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(WAYS)}")
+    names = chosen.way or list(WAYS)
+    with tempfile.TemporaryDirectory(prefix="funcpipe-bench-") as root:
+        found = Comparison(Path(root), [int(size) for size in chosen.sizes.split(",")])
+        for name in in_turn(names, chosen.rounds):
+            found.one(name)
+        verdicts = judged(found)
+        largest = max(found.files)
+        value = found.ratio(largest, "ours_dask", "futures") or 0.0
+        result = write_result(
+            "compare",
+            what=f"time on Dask to that of bare Dask futures, ×{largest}",
+            value=value,
+            unit="×",
+            target=f"<= {TARGETS['at_50'] if largest >= 50 else TARGETS['at_5']}",
+            met=all(one["met"] for one in verdicts.values()),
+            data=data.origin(),
+            rounds=chosen.rounds,
+            extrapolated_from={"naive_map": FEW},
+            verdicts=verdicts,
+            sizes=found.result(),
+        )
+    for what, one in verdicts.items():
+        print(f"  {what}: {one['value']:.3f} ({one['target']}: {'met' if one['met'] else 'MISSED'})")
+    if chosen.write:
+        BASELINE.mkdir(parents=True, exist_ok=True)
+        (BASELINE / "compare.json").write_bytes((RESULTS / "compare.json").read_bytes())
+        write_page(result)
     return 0
 
 

@@ -33,7 +33,12 @@ def described(folder: Path, name: str, documents: Path) -> dict[str, Any]:
         {"type": "FlatMap", "name": "chunk", "func": "chunk_doc", "params": {"size": 512, "overlap": 64}},
         {"type": "BatchMap", "name": "embed", "func": "sha_batch", "max_batch_size": 128},
     ]
-    sink = {"type": "Sink", "name": "write", "contract": {"idempotent": True}, "params": {"path": str(folder / name)}}
+    sink = {
+        "type": "Sink",
+        "name": "write",
+        "contract": {"idempotent": True},
+        "params": {"path": str(folder / name)},
+    }
     ends: dict[str, list[dict[str, Any]]] = {
         "jsonl": [*embed, {**sink, "func": "jsonl"}],
         "parquet": [*embed, {**sink, "func": "parquet"}],

@@ -319,7 +319,7 @@ class RecordSource(Protocol):
         """Say where a record is, for a person, such as `docs.jsonl:17 (byte 1234)`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OperatorCounts:
     """How an operator's records went; `records_in == passed + dropped + errors` always holds."""
 
@@ -344,7 +344,7 @@ class OperatorCounts:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OperatorCost:
     """What an operator has cost; costs of partitions add up.
 
@@ -385,7 +385,7 @@ def summed(*rows: Iterable[_Row]) -> tuple[_Row, ...]:
     return tuple(total.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A written file, not yet visible to readers: the receipt of a sink.
 
@@ -402,7 +402,7 @@ class Part:
     sha256: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One split's entry in a manifest: the part, and all that a later run wants to know of it."""
 

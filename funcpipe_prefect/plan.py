@@ -108,7 +108,7 @@ class Stage:
         return (*first, *self.operators, *(() if self.terminal is None else (self.terminal,)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredPartition:
     """A reference to a stored partition: what travels in place of its records."""
 
@@ -119,7 +119,7 @@ class StoredPartition:
     codec: CodecName = "msgpack"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A piece of an exchange file: entries whose keys are in one slot.
 
@@ -153,7 +153,7 @@ class Again:
     counts: tuple[OperatorCounts, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StageReceipt:
     """What a stage's task returns for one split: small, whatever the partition's size.
 

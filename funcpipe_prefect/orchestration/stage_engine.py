@@ -236,8 +236,10 @@ class _Fan:
         return numbers
 
     def _take(self, number: int, receipt: StageReceipt) -> None:
-        self.made[number] = receipt
         self.notify(self.stage.index, receipt)
+        self.made[number] = replace(
+            receipt, costs=()
+        )  # they are added up by now; a receipt of each split stays
 
     def _fail(self, number: int, future: Any) -> None:
         error = future.exception() if future.status == "error" else None
