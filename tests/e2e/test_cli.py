@@ -201,6 +201,42 @@ def test_a_dask_run_brings_one_server_ends_it_and_says_the_same(project: Path, t
 
 
 @pytest.mark.prefect
+@pytest.mark.parametrize("method", ["", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_that_start_early_know_what_is_set_for_the_project(
+    project: Path, server_url: str, method: str
+) -> None:
+    (project / "told.py").write_text(
+        "import multiprocessing, os\n"
+        "from funcpipe_prefect import Registry\n"
+        "registry = Registry()\n"
+        "@registry.func(version='1')\n"
+        "def told(record: dict) -> dict:\n"
+        "    name = 'PREFECT_INTEGRATIONS_FUNCPIPE_MOST_EXPANSION'\n"
+        "    return {'most': os.environ.get(name), 'how': type(multiprocessing.current_process()).__name__}\n"
+    )
+    (project / "prefect.toml").write_text("[integrations.funcpipe]\nmost_expansion = 7\n")
+    (project / "told.yaml").write_text(yaml.safe_dump({
+        "name": "told", "imports": ["told"],
+        "source": {"type": "jsonl", "path": "in.jsonl"},
+        "operators": [
+            {"type": "Map", "name": "told", "func": "told"},
+            {"type": "Sink", "name": "write", "func": "jsonl", "contract": {"idempotent": True},
+             "params": {"path": "told"}},
+        ],
+        "resources": {"workers": 1},
+    }))  # fmt: skip
+    environment = {"PREFECT_API_URL": server_url, "PYTHONPATH": f"{project}:{ROOT}"}
+    if method:
+        environment["DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"] = method
+    done = funcpipe(project, "run", "told.yaml", "--backend", "dask", "--json", **environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [part] = (project / "told").glob("part-*")
+    assert {one["most"] for one in map(json.loads, part.read_text().splitlines())} == {"7.0"}
+    how = {one["how"] for one in map(json.loads, part.read_text().splitlines())}
+    assert how == {"SpawnProcess" if method else "ForkServerProcess"}
+
+
+@pytest.mark.prefect
 def test_the_demonstration_finds_texts_about_retrying(tmp_path: Path) -> None:
     """The main job on one real package, by the pipeline that `make run` uses."""
     from funcpipe_prefect.examples.search import search
