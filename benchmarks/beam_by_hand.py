@@ -10,8 +10,7 @@ from typing import Any
 import apache_beam as beam
 import msgspec
 
-from benchmarks.contenders.work import BATCH, OVERLAP, SIZE, sha_batch
-from funcpipe_prefect import Err
+from benchmarks.contenders.work import BATCH, OVERLAP, SIZE, cleaned, decoded, sha_batch
 from funcpipe_prefect.examples import rag
 
 
@@ -43,7 +42,7 @@ class Decode(beam.DoFn):
 
     def setup(self) -> None:
         by_msgspec = msgspec.json.Decoder(rag.RawDoc).decode
-        self._decode: Callable[[str], rag.RawDoc] = by_msgspec if self._codec == "msgspec" else _by_json
+        self._decode: Callable[[str], rag.RawDoc] = by_msgspec if self._codec == "msgspec" else decoded
 
     def process(self, line: str) -> Iterator[rag.RawDoc]:
         yield self._decode(line)
@@ -67,17 +66,6 @@ class Encode(beam.DoFn):
         yield self._encode(chunk)
 
 
-def _by_json(line: str) -> rag.RawDoc:
-    fields = json.loads(line)
-    return rag.RawDoc(fields["doc_id"], fields["title"], abstract=fields["abstract"])
-
-
-def clean(doc: rag.RawDoc) -> list[rag.CleanDoc]:
-    """Clean a document; one without text gives nothing."""
-    result = rag.clean_doc(doc)
-    return [] if isinstance(result, Err) else [result.value]
-
-
 class Work(beam.PTransform[Any, Any]):
     """Documents to embedded chunks.
 
@@ -92,7 +80,7 @@ class Work(beam.PTransform[Any, Any]):
     def expand(self, documents: Any) -> Any:
         return (
             documents
-            | "clean" >> beam.FlatMap(clean)
+            | "clean" >> beam.FlatMap(cleaned)
             | "chunk" >> beam.FlatMap(rag.chunk_doc, size=SIZE, overlap=OVERLAP)
             | "batch" >> beam.BatchElements(min_batch_size=BATCH, max_batch_size=BATCH)
             | "embed" >> beam.ParDo(EMBED[self._embed]())

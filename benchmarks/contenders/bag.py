@@ -10,20 +10,7 @@ from typing import Any
 
 from benchmarks import rag_run
 from benchmarks.contenders import work
-from funcpipe_prefect import Err
 from funcpipe_prefect.examples import rag
-
-
-def decode(line: str) -> rag.RawDoc:
-    """Read one line."""
-    fields = json.loads(line)
-    return rag.RawDoc(fields["doc_id"], fields["title"], abstract=fields["abstract"])
-
-
-def cleaned(doc: rag.RawDoc) -> list[rag.CleanDoc]:
-    """Clean one document; one without text gives nothing."""
-    clean = rag.clean_doc(doc)
-    return [] if isinstance(clean, Err) else [clean.value]
 
 
 def embedded(chunks: Iterable[rag.Chunk]) -> list[rag.EmbeddedChunk]:
@@ -51,8 +38,8 @@ def bag() -> Iterator[work.Work]:
                 str(documents), blocksize=-(-documents.stat().st_size // work.SPLITS)
             )
             chunks = (
-                lines.map(decode)
-                .map(cleaned)
+                lines.map(work.decoded)
+                .map(work.cleaned)
                 .flatten()
                 .map(rag.chunk_doc, size=work.SIZE, overlap=work.OVERLAP)
                 .flatten()

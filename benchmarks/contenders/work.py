@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,21 @@ def sha_vector(text: str) -> list[float]:
     return [byte / 255 for byte in hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()]
 
 
+def decoded(line: str) -> rag.RawDoc:
+    """Read one line, by the standard library."""
+    fields = json.loads(line)
+    return rag.RawDoc(fields["doc_id"], fields["title"], abstract=fields["abstract"])
+
+
+def cleaned(doc: rag.RawDoc) -> list[rag.CleanDoc]:
+    """Clean one document; one without text gives nothing."""
+    clean = rag.clean_doc(doc)
+    return [] if isinstance(clean, Err) else [clean.value]
+
+
 def passages(doc: rag.RawDoc) -> list[rag.Chunk]:
     """Clean and chunk one document; one without text gives nothing."""
-    clean = rag.clean_doc(doc)
-    return [] if isinstance(clean, Err) else rag.chunk_doc(clean.value, size=SIZE, overlap=OVERLAP)
+    return [chunk for one in cleaned(doc) for chunk in rag.chunk_doc(one, size=SIZE, overlap=OVERLAP)]
 
 
 def ranges(documents: Path, splits: int = SPLITS) -> list[tuple[str, int, int]]:
