@@ -37,7 +37,8 @@ from funcpipe_prefect.backends.beam.options import as_flags, options_for
 from funcpipe_prefect.backends.beam.request import SplitWork
 from funcpipe_prefect.backends.beam.splits import RunStage
 from funcpipe_prefect.backends.beam.transform import to_ptransform
-from funcpipe_prefect.backends.work import Job, commit_run
+from funcpipe_prefect.backends.publishing import commit_run
+from funcpipe_prefect.backends.work import Job
 from funcpipe_prefect.examples import rag
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import BeamSettings, Pipeline, Resources

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import tenacity
 
 from funcpipe_prefect.backends.protocol import Progress, Receipts, RunReport, execute
-from funcpipe_prefect.backends.work import Entries, Job, commit_run, run_stage
+from funcpipe_prefect.backends.publishing import commit_run
+from funcpipe_prefect.backends.work import Entries, Job, run_stage
 from funcpipe_prefect.errors import is_retryable
 from funcpipe_prefect.ir import Pipeline, Retries
 from funcpipe_prefect.plan import Lane, Plan, StageReceipt

@@ -11,18 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from funcpipe_prefect.backends.history import remember
-from funcpipe_prefect.backends.work import (
-    Entries,
-    Job,
-    answer_of,
-    finished,
-    has_letters,
+from funcpipe_prefect.backends.publishing import (
     is_published,
     measures_of,
     published_entries,
     sweep,
     with_letters,
 )
+from funcpipe_prefect.backends.work import Entries, Job, answer_of, finished, has_letters
 from funcpipe_prefect.errors import (
     ErrorRateExceeded,
     ExpectationFailed,

@@ -1,6 +1,6 @@
-"""The two things that any backend runs: a stage on a split, and a commit.
+"""What any backend runs: a stage on a split.
 
-They run wherever a backend puts them. What they take and return is small; records go from
+It runs wherever a backend puts it. What it takes and returns is small; records go from
 source to kernel to sink or store inside one call.
 """
 
@@ -19,9 +19,10 @@ import msgspec
 
 from funcpipe_prefect import grouping
 from funcpipe_prefect.backends.gathering import gathered, locate
+from funcpipe_prefect.backends.meter import Meter
 from funcpipe_prefect.backends.retried import Letters, Retry, retry_of
 from funcpipe_prefect.errors import CorruptPartition, SinkError
-from funcpipe_prefect.expectations import Measured, measuring
+from funcpipe_prefect.expectations import Measured
 from funcpipe_prefect.ir import (
     SOURCE,
     Combine,
@@ -38,11 +39,12 @@ from funcpipe_prefect.ir import (
     Split,
     summed,
 )
-from funcpipe_prefect.kernel import Batch, Batches, Trace, decoded, located, resumed, run_chain
-from funcpipe_prefect.monoid import digest_of, digest_text, digests_of
-from funcpipe_prefect.plan import Feed, Plan, Segment, Stage, StageReceipt, StoredPartition, Task
+from funcpipe_prefect.kernel import Trace, decoded, located, resumed, run_chain
+from funcpipe_prefect.monoid import digest_of, digest_text
+from funcpipe_prefect.plan import Feed, Segment, Stage, StageReceipt, StoredPartition, Task
+from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.running import run_by, stoppable
-from funcpipe_prefect.schema import canonical_encoder, canonical_list_encoder, store_codec
+from funcpipe_prefect.schema import canonical_encoder, store_codec
 from funcpipe_prefect.secrets import redacting
 from funcpipe_prefect.sinks import DeadLetters
 from funcpipe_prefect.sinks.letters import letter_line
@@ -52,18 +54,13 @@ __all__ = [
     "Entries",
     "Job",
     "answer_of",
-    "commit_run",
     "finished",
     "has_letters",
-    "is_published",
+    "is_expired",
     "leaves_receipt",
     "loaded",
-    "measures_of",
-    "published_entries",
     "records_of",
     "run_stage",
-    "sweep",
-    "with_letters",
 ]
 
 Entries: TypeAlias = Mapping[tuple[int, int], tuple[Commit, ...]]
@@ -102,87 +99,6 @@ def loaded(job: bytes) -> Job:
     found = cloudpickle.loads(job)
     assert isinstance(found, Job)
     return found
-
-
-class _Meter:
-    """Keeps count and digest of the records that pass, and takes refused ones back."""
-
-    def __init__(self, trace: Trace, terminal: Sink | None, record_type: Any, name: str) -> None:
-        self._trace, self._name = trace, name
-        self._policy = terminal.error_policy if terminal else "collect"
-        self._encode = canonical_encoder(record_type)
-        self._encode_list = canonical_list_encoder(record_type)
-        self._count = self._sum = 0
-        self._tally = trace.tally(name)
-        self._measure: Callable[[Any], None] | None = None
-        self.measures: Callable[[], Measured] = tuple
-        if terminal is not None and terminal.expectations:
-            self._measure, self.measures = measuring(terminal)
-
-    def passing(self, values: Iterator[Any]) -> Iterator[Located]:
-        """Pair each value with the position of the record that it stems from, and count it."""
-        if self._measure is None and isinstance(values, Batches):
-            return self._lists_passing(values.lists)
-        return self._each_passing(values)
-
-    def _each_passing(self, values: Iterable[Any]) -> Iterator[Located]:
-        trace, encode, measure, lifted = self._trace, self._encode, self._measure, digest_of
-        count = total = 0
-        try:
-            for value in values:
-                position = trace.position
-                try:
-                    total += lifted(encode(value))[1]
-                except Exception as error:
-                    trace.fail(self._name, self._policy, value, error)
-                    continue
-                if measure is not None:
-                    measure(value)
-                count += 1
-                yield position, value
-                trace.position = position  # a sink that refused an earlier record has moved it
-        finally:
-            self._passed(count, total)
-
-    def _lists_passing(self, lists: Iterator[Batch]) -> Iterator[Located]:
-        """Pass on records that are there in lists: what is worked out for a whole list takes less for each."""
-        trace, encode = self._trace, self._encode_list
-        for positions, values in lists:
-            encoded, last = encode(values), trace.position
-            if encoded is None:
-                yield from self._each_passing(_each_placed(positions, values, trace))
-            else:
-                hashes, count = digests_of(encoded), 0
-                try:
-                    for item in zip(positions, values, strict=True):
-                        trace.position = item[0]
-                        count += 1
-                        yield item
-                finally:
-                    self._passed(count, sum(hashes[:count]))
-            trace.position = last
-
-    def _passed(self, count: int, total: int) -> None:
-        self._count += count
-        self._sum += total
-        self._tally.passed += count
-        self._tally.records_out += count
-
-    def reject(self, position: int, record: Any, error: Exception) -> None:
-        self._count -= 1
-        self._sum -= digest_of(self._encode(record))[1]
-        self._tally.passed -= 1
-        self._tally.records_out -= 1
-        self._trace.position = position
-        self._trace.fail(self._name, self._policy, record, error)
-
-    def digest(self) -> str:
-        return digest_text((self._count, self._sum % (1 << 256)))
-
-
-def _each_placed(positions: list[int], values: list[Any], trace: Trace) -> Iterator[Any]:
-    for trace.position, value in zip(positions, values, strict=True):
-        yield value
 
 
 @redacting
@@ -250,12 +166,7 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
         contextlib.ExitStack() as stack,
     ):
         letters = Letters(buffer, stage)
-        trace = Trace(
-            split.name,
-            functools.partial(locate, job.pipeline.source, job.stages, task),
-            letters.collect,
-            functools.partial(locate, job.pipeline.source, job.stages, task, is_for_people=False),
-        )
+        trace = _trace(job, task, letters.collect)
         handed: list[StageReceipt] = []
         retry = None
         if job.retries_errors and not job.is_refreshed(stage):
@@ -303,6 +214,11 @@ def _computed(job: Job, stage: Stage, task: Task, upstream: StageReceipt | None,
     return replace(receipt, warnings=tuple(warnings))
 
 
+def _trace(job: Job, task: Task, collect: Callable[[ErrorInfo, Any], None]) -> Trace:
+    where = functools.partial(locate, job.pipeline.source, job.stages, task)
+    return Trace(task.split.name, where, collect, functools.partial(where, is_for_people=False))
+
+
 def _incoming(
     job: Job,
     stage: Stage,
@@ -345,11 +261,8 @@ def records_of(job: Job, index: int, task: Task) -> tuple[list[Any], list[dict[s
     upstream = None
     if stage.upstream is not None:
         upstream = run_stage(job, stage.upstream, task.split, task.keys, feed=task.feed)
-    trace = Trace(
-        task.split.name,
-        functools.partial(locate, job.pipeline.source, job.stages, task),
-        lambda info, record: letters.append(msgspec.json.decode(letter_line(info, record))),
-        functools.partial(locate, job.pipeline.source, job.stages, task, is_for_people=False),
+    trace = _trace(
+        job, task, lambda info, record: letters.append(msgspec.json.decode(letter_line(info, record)))
     )
     with run_by(job.token), contextlib.ExitStack() as stack:
         values, _ = _incoming(job, stage, task, upstream, [], trace, stack)
@@ -426,7 +339,7 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
     pipeline, store = job.pipeline, PartitionStore(job.pipeline.storage)
     receipt = store.receipt(key)
     damage = store.damage(key, receipt)
-    if receipt is None or damage or _is_expired(pipeline, receipt, job.now):
+    if receipt is None or damage or is_expired(pipeline, receipt, job.now):
         return None, damage
     if receipt.stored is not None and receipt.stored.codec == "pickle" != stage.codec:
         return None, f"the partition of {stage.name} calls itself a pickle, which nobody asked for"
@@ -448,7 +361,13 @@ def _found(job: Job, stage: Stage, key: str) -> tuple[StageReceipt | None, str]:
     return (receipt if is_whole else None), ""
 
 
-def _is_expired(pipeline: Pipeline, receipt: StageReceipt, now: float) -> bool:
+def has_letters(entries: Sequence[Commit]) -> bool:
+    """Tell whether records that failed on the way to the parts of a task have not come through since."""
+    return any(part.file for part in entries[-1].dead_letters)
+
+
+def is_expired(pipeline: Pipeline, receipt: StageReceipt, now: float) -> bool:
+    """Tell whether `cache.expires` has passed since a stage was run."""
     return pipeline.expires_s is not None and receipt.made + pipeline.expires_s <= now
 
 
@@ -499,14 +418,14 @@ def _finish(
         case "write":
             sink = stage.terminal
             assert isinstance(sink, Sink)
-            meter = _Meter(trace, sink, sink.in_type, sink.name)
+            meter = Meter(trace, sink, sink.in_type, sink.name)
             if retry is not None:  # a further part
                 split = replace(split, name=f"{split.name} again {job.token}")
             with contextlib.closing(meter.passing(values)) as records:  # type: ignore[type-var]
                 part = sink.target.write(split, records, sink.in_type, meter.reject)
             return _Done(part=part, digest=meter.digest(), measures=meter.measures())
         case "count":
-            meter = _Meter(trace, None, stage.out_type, "count")
+            meter = Meter(trace, None, stage.out_type, "count")
             for _ in meter.passing(values):
                 pass
             return _Done(digest=meter.digest())
@@ -566,112 +485,3 @@ def answer_of(job: Job, stage: Stage, task: Task, receipt: StageReceipt | None) 
         return result, digest_text(digest_of(canonical_encoder()(result)))
     except (TypeError, ValueError):
         return result, ""
-
-
-@redacting
-def commit_run(job: Job, plan: Plan, entries: Entries) -> None:
-    """Publish a run: its dead letters, then its outputs.
-
-    Args:
-        job: The run.
-        plan: Its plan.
-        entries: Of all ends, and of what stored a partition in this run.
-    """
-    letters = DeadLetters(job.pipeline.errors.path, job.pipeline.errors.keep_s)
-    store = PartitionStore(job.pipeline.storage)
-    for (index, number), of_task in sorted(entries.items()):
-        stage, part = job.stages[index], of_task[-1].dead_letters[-1:]
-        if stage.kind not in ("store", "answer") or not part or not part[0].file:
-            continue
-        if letters.directory.has(part[0]):
-            continue
-        task = plan.task(index, number)
-        try:
-            with store.open_letters(of_task[0].key) as lines:
-                name = f"{stage.name}-{task.split.name}"
-                letters.stage(replace(task.split, name=name), lines, part[0].records)
-        except FileNotFoundError:  # lost since the run found it: work it out again
-            store.forget(of_task[0].key)
-            run_stage(job, index, task.split, task.keys, feed=task.feed)
-    last = [entries[stage.index, task][-1] for stage, tasks in plan.ends() for task in tasks]
-    letters.commit(last, job.token, job.now)
-    for stage, tasks in plan.ends():
-        if isinstance(stage.terminal, Sink):
-            stage.terminal.target.commit([entry for task in tasks for entry in entries[stage.index, task]])
-
-
-def is_published(sink: Sink, entries: Sequence[Commit]) -> bool:
-    """Tell whether readers see just this already, so that nothing needs to be published."""
-    return bool(entries) and list(sink.target.published()) == [entry.key for entry in entries]
-
-
-def sweep(job: Job, keys: Iterable[str]) -> None:
-    """Remove the temporary files that killed processes of a run have left.
-
-    Args:
-        job: The run.
-        keys: The stage keys that they may have worked on.
-    """
-    PartitionStore(job.pipeline.storage).sweep(job.token, keys)
-    DeadLetters(job.pipeline.errors.path).directory.sweep(job.token)
-    for sink in job.pipeline.sinks:
-        sink.target.sweep(job.token)
-
-
-def published_entries(pipeline: Pipeline, now: float) -> Mapping[str, tuple[Commit, ...]]:
-    """What the pipeline's sinks have published, by stage key, with all its dead letters in place.
-
-    Under `cache.expires` a part whose age at the time `now` is not known counts as expired.
-    """
-    published: dict[str, tuple[Commit, ...]] = {}
-    for sink in pipeline.sinks:
-        found = sink.target.published()
-        whole = _by_task(found)
-        if sink.expectations:
-            measured = measures_of(pipeline, found)
-            whole = {
-                key: entries
-                for key, entries in whole.items()
-                if all(len(measured[one.key]) == len(sink.expectations) for one in entries)
-            }
-        published |= whole
-    if pipeline.expires_s is not None:
-        store = PartitionStore(pipeline.storage)
-        receipts = {key: store.receipt(key) for key in published}
-        fresh = {key for key, one in receipts.items() if one and not _is_expired(pipeline, one, now)}
-        published = {key: entries for key, entries in published.items() if key in fresh}
-    return with_letters(pipeline, published)
-
-
-def _by_task(published: Mapping[str, Commit]) -> dict[str, tuple[Commit, ...]]:
-    """Put to each entry those of what its task gave later: their keys begin with its own and a dot."""
-    found: dict[str, tuple[Commit, ...]] = {
-        key: (entry,) for key, entry in published.items() if "." not in key
-    }
-    for key, entry in published.items():
-        first, dot, _ = key.partition(".")
-        if dot and first in found:
-            found[first] = (*found[first], entry)
-    return found
-
-
-def measures_of(pipeline: Pipeline, keys: Iterable[str]) -> dict[str, Measured]:
-    """Find what was measured of partitions, by stage key; nothing where that is lost."""
-    store = PartitionStore(pipeline.storage)
-    return {key: receipt.measures if (receipt := store.receipt(key)) else () for key in keys}
-
-
-def has_letters(entries: Sequence[Commit]) -> bool:
-    """Tell whether records that failed on the way to the parts of a task have not come through since."""
-    return any(part.file for part in entries[-1].dead_letters)
-
-
-def with_letters(
-    pipeline: Pipeline, known: Mapping[str, tuple[Commit, ...]]
-) -> Mapping[str, tuple[Commit, ...]]:
-    """Give those entries whose dead letters are published."""
-    if not any(map(has_letters, known.values())):
-        return known
-    letters = DeadLetters(pipeline.errors.path)
-    present = letters.present()
-    return {key: entries for key, entries in known.items() if letters.holds(entries[-1], present)}

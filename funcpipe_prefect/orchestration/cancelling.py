@@ -6,7 +6,6 @@ look for itself, and work on a cluster of somebody else's has to be called back.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled
 
 from funcpipe_prefect.errors import RunCancelled
+from funcpipe_prefect.orchestration.beside import beside
 
 __all__ = ["SLOW_S", "Cancellation", "cancel_task_runs", "flow_run_id", "watched"]
 
@@ -115,13 +115,13 @@ def watched(poll_every_s: float = _POLL_EVERY_S) -> Iterator[Cancellation]:
     Args:
         poll_every_s: Seconds between two questions. A server that is away is asked again.
     """
-    cancellation, ended = Cancellation(), threading.Event()
+    cancellation = Cancellation()
     identity = flow_run_id()
     if identity is None:
         yield cancellation
         return
 
-    def poll() -> None:
+    def poll(ended: threading.Event) -> None:
         while not ended.wait(poll_every_s):
             with suppress(*_UNREACHABLE), cancellation.asking(), get_client(sync_client=True) as client:
                 state = client.read_flow_run(identity).state
@@ -129,13 +129,8 @@ def watched(poll_every_s: float = _POLL_EVERY_S) -> Iterator[Cancellation]:
                     cancellation.set()
                     return
 
-    settings = contextvars.copy_context()  # a new thread would not know this run's server
-    thread = threading.Thread(target=settings.run, args=(poll,), name="funcpipe-cancellation", daemon=True)
-    thread.start()
-    try:
+    with beside(poll, "funcpipe-cancellation"):
         yield cancellation
-    finally:
-        ended.set()
 
 
 def cancel_task_runs() -> None:

@@ -7,7 +7,6 @@ keep Prefect's own.
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from typing import Any
 
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+
+from funcpipe_prefect.orchestration.beside import beside
 
 __all__ = ["NO_HEARTBEATS", "beating", "heartbeats"]
 
@@ -47,20 +48,15 @@ def beating() -> Iterator[None]:
     if every_s is None or context is None or context.flow_run is None:
         yield
         return
-    run, ended = context.flow_run, threading.Event()
+    run = context.flow_run
     resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name or ""}
     flow = {"prefect.resource.id": f"prefect.flow.{run.flow_id}", "prefect.resource.role": "flow"}
 
-    def beat() -> None:
+    def beat(ended: threading.Event) -> None:
         is_over = False
         while not is_over:
             emit_event(_EVENT, resource=resource, related=[flow])
             is_over = ended.wait(every_s)
 
-    settings = contextvars.copy_context()  # a new thread would not know this run's server
-    thread = threading.Thread(target=settings.run, args=(beat,), name="funcpipe-heartbeat", daemon=True)
-    thread.start()
-    try:
+    with beside(beat, "funcpipe-heartbeat"):
         yield
-    finally:
-        ended.set()

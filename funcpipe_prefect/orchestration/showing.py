@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextvars
 import itertools
 import json
 import logging
@@ -29,6 +28,7 @@ from funcpipe_prefect import drawing
 from funcpipe_prefect.backends.preview import described
 from funcpipe_prefect.backends.protocol import Progress, RunReport, StageDone
 from funcpipe_prefect.ir import Pipeline
+from funcpipe_prefect.orchestration.beside import beside
 from funcpipe_prefect.orchestration.cancelling import flow_run_id
 from funcpipe_prefect.orchestration.lineage import tell
 from funcpipe_prefect.plan import Plan
@@ -79,7 +79,6 @@ class Showing:
     backend: str
     listener: Progress | None = None
     _rows: dict[int, _Row] = field(default_factory=dict)
-    _ended: threading.Event = field(default_factory=threading.Event)
     _plan: Plan | None = None
 
     def begun(self, plan: Plan) -> None:
@@ -99,21 +98,13 @@ class Showing:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Show what happens inside."""
-        context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=context.run, args=(self._follow,), name="funcpipe-showing", daemon=True
-        )
-        thread.start()
-        try:
+        with beside(self._follow, "funcpipe-showing", _LAST_S):
             yield
-        finally:
-            self._ended.set()
-            thread.join(_LAST_S)
 
-    def _follow(self) -> None:
+    def _follow(self, ended: threading.Event) -> None:
         is_over = False
         while not is_over:
-            is_over = self._ended.wait(_EVERY_S)
+            is_over = ended.wait(_EVERY_S)
             try:
                 self._draw()
                 for row in list(self._rows.values()):

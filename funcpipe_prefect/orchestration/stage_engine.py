@@ -237,9 +237,7 @@ class _Fan:
 
     def _take(self, number: int, receipt: StageReceipt) -> None:
         self.notify(self.stage.index, receipt)
-        self.made[number] = replace(
-            receipt, costs=()
-        )  # they are added up by now; a receipt of each split stays
+        self.made[number] = replace(receipt, costs=())  # they are added up by now, and every receipt stays
 
     def _fail(self, number: int, future: Any) -> None:
         error = future.exception() if future.status == "error" else None

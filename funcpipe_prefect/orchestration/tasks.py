@@ -28,7 +28,8 @@ from prefect.tasks import MaterializingTask, Task
 
 from funcpipe_prefect.backends.dask.clusters import cancellation_check, outcomes
 from funcpipe_prefect.backends.protocol import Receipts, schedule
-from funcpipe_prefect.backends.work import Entries, Job, commit_run, leaves_receipt, loaded, run_stage
+from funcpipe_prefect.backends.publishing import commit_run
+from funcpipe_prefect.backends.work import Entries, Job, leaves_receipt, loaded, run_stage
 from funcpipe_prefect.errors import BackendError, RunCancelled, is_retryable
 from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import Retries, Split, summed

@@ -57,7 +57,7 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
         values = msgspec.to_builtins(record, enc_hook=encode_foreign, builtin_types=_ENCODABLE)
         return plain(strip(values))  # type: ignore[misc]
 
-    if any(is_set(part) and any(map(is_set, get_args(part))) for part in types_within(tp)):
+    if _has_sets_of_sets(tp):
         return lambda record: encode(walk(record))  # sets of sets have no order to sort by
     if strip is not None:
         return exact_fields
@@ -67,12 +67,7 @@ def canonical_encoder(tp: Any = Any) -> Callable[[Any], bytes]:
         return lambda record: as_floats(record)[1]
 
     def at_a_glance(record: Any) -> bytes:
-        if record.__class__ is tp and glance(record):
-            try:
-                return encode(record)
-            except (OverflowError, TypeError):
-                return encode(walk(record))
-        return as_floats(record)[1]
+        return plain(record) if record.__class__ is tp and glance(record) else as_floats(record)[1]
 
     return at_a_glance
 
@@ -92,7 +87,7 @@ def canonical_list_encoder(tp: Any) -> Callable[[list[Any]], list[bytes] | None]
     getters = _fields_of_floats(tp) if float in types_within(tp) else ([], [])
     is_simple = (
         field_names(tp) is not None
-        and not any(is_set(part) and any(map(is_set, get_args(part))) for part in types_within(tp))
+        and not _has_sets_of_sets(tp)
         and _without_approximate(tp) is None
         and not any(map(is_model, types_within(tp)))
     )
@@ -233,10 +228,11 @@ def _floats_at_a_glance(tp: Any) -> Callable[[Any], bool] | None:
                 return False
         return not single or all(get(record).__class__ is float for get in single)
 
-    if len(many) == 1 and not single:
-        (only,) = many
-        return lambda record: are_floats(only(record))
     return has_them
+
+
+def _has_sets_of_sets(tp: Any) -> bool:
+    return any(is_set(part) and any(map(is_set, get_args(part))) for part in types_within(tp))
 
 
 def _is_approximate(hint: Any) -> bool:

@@ -146,7 +146,8 @@ class _Launch:
 
         from funcpipe_prefect.backends.beam.jobs import launched
         from funcpipe_prefect.backends.beam.splits import RunStage
-        from funcpipe_prefect.backends.work import loaded, sweep
+        from funcpipe_prefect.backends.publishing import sweep
+        from funcpipe_prefect.backends.work import loaded
         from funcpipe_prefect.store import JobRecord
 
         request = self.request

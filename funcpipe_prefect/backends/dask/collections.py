@@ -111,12 +111,8 @@ def _name(stage: Stage) -> str:
 def _end(plan: Plan, name: str | None) -> Stage:
     ends = {_name(stage): stage for stage, _ in plan.ends()}
     if name is None:
-        first = (
-            next(one.name for one in plan.pipeline.operators if one.name in ends)
-            if plan.pipeline.operators
-            else next(iter(ends))
-        )
-        return ends[first]
+        in_file = (one.name for one in plan.pipeline.operators if one.name in ends)
+        return ends[next(in_file, next(iter(ends)))]
     if name not in ends:
         raise BackendError(f"{plan.pipeline.name} does not end in {name!r}; it ends in {', '.join(ends)}")
     return ends[name]
