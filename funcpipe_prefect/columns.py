@@ -10,28 +10,36 @@ import functools
 import types
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
-import pyarrow as pa
 
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.schema import encode_foreign, fields_of, is_model, is_named_tuple, type_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = ["arrow_schema", "row_maker"]
 
-_SCALARS: Mapping[Any, pa.DataType] = {
-    bool: pa.bool_(),
-    int: pa.int64(),
-    float: pa.float64(),
-    str: pa.string(),
-    bytes: pa.binary(),
-    datetime.datetime: pa.timestamp("us", tz="UTC"),
-    datetime.date: pa.date32(),
-    datetime.time: pa.time64("us"),
-    datetime.timedelta: pa.duration("us"),
-    decimal.Decimal: pa.decimal128(38, 18),
-    uuid.UUID: pa.string(),
-}
+
+@functools.cache
+def _scalars() -> Mapping[Any, pa.DataType]:
+    return {
+        bool: pa.bool_(),
+        int: pa.int64(),
+        float: pa.float64(),
+        str: pa.string(),
+        bytes: pa.binary(),
+        datetime.datetime: pa.timestamp("us", tz="UTC"),
+        datetime.date: pa.date32(),
+        datetime.time: pa.time64("us"),
+        datetime.timedelta: pa.duration("us"),
+        decimal.Decimal: pa.decimal128(38, 18),
+        uuid.UUID: pa.string(),
+    }
 
 
 _NATIVE = (bytes, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)
@@ -91,7 +99,7 @@ def arrow_schema(record_type: Any, changes: Mapping[Any, pa.DataType] | None = N
     Raises:
         TypeError: A field has no column type, or the type has no fields.
     """
-    scalars = {**_SCALARS, **(changes or {})}
+    scalars = {**_scalars(), **(changes or {})}
     hints = fields_of(record_type)
     if not hints:
         raise TypeError(f"{type_name(record_type)} has no fields, so no columns")

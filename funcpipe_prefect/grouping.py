@@ -42,10 +42,11 @@ __all__ = [
     "survivors",
 ]
 
-MOST_KEYS = 1 << 20
-"""Keys that are held at once where entries are merged; more of them take another pass over the entries."""
-MOST_PARTIALS = 1 << 19
-_FIRST_PARTIALS, _TARGET_BYTES = 1 << 14, 32 << 20
+MOST_KEYS = 1 << 17
+"""Keys that are held at once: about as many as the records of a split of the default size. Where entries of more
+keys are merged, they are read range by range."""
+MOST_PARTIALS = 1 << 17
+_FIRST_PARTIALS, _TARGET_BYTES = 1 << 14, 8 << 20
 _UNFOLDED = 32
 _HASH_BITS = 32
 _MIX = 0x9E3779B1
@@ -299,14 +300,14 @@ def _windows_of(operator: CombineByKey) -> Callable[[Any], Any] | None:
 
 
 def merged_by_key(
-    operator: CombineByKey, entries: Callable[[], Iterator[Partials]], keys: KeyRange, trace: Trace
+    operator: CombineByKey, entries: Callable[[KeyRange], Iterator[Partials]], keys: KeyRange, trace: Trace
 ) -> Iterator[Located]:
     """Merge the partial answers of a range of keys, in the keys' order.
 
     Args:
         operator: The operator.
-        entries: Gives the partial answers, once more each time that it is called.
-        keys: The range that all of them belong to.
+        entries: Gives the partial answers of a range of keys, perhaps among others.
+        keys: The range that is merged.
         trace: Receives counts.
 
     Yields:
@@ -318,7 +319,7 @@ def merged_by_key(
     tally, record_of = trace.tally(operator.name), record_maker(operator)
     rest = keys
     while rest.start < rest.stop:
-        table, stop = _merged(operator, entries(), rest, is_whole=rest == keys)
+        table, stop = _merged(operator, entries(rest), rest, is_whole=rest == keys)
         for key in sorted(table.totals, key=lambda key: (order_of(key), key)):
             try:
                 value = finish(operator.monoid, table.total(key))
@@ -326,7 +327,7 @@ def merged_by_key(
                 raise _of_monoid(operator, error) from error
             tally.records_out += 1
             yield order_of(key), record_of(key, value)
-        rest = KeyRange(stop, rest.stop)
+        rest = _next(KeyRange(rest.start, stop), keys)
 
 
 def _merged(
@@ -347,6 +348,11 @@ def _merged(
         if len(known) > MOST_KEYS:
             stop = _halved(known, keys.start, stop)
     return table, stop
+
+
+def _next(done: KeyRange, keys: KeyRange) -> KeyRange:
+    """Give the range behind one that has had few enough keys: as wide, for keys are spread evenly."""
+    return KeyRange(done.stop, min(keys.stop, 2 * done.stop - done.start))
 
 
 def _halved(known: dict[bytes, Any], start: int, stop: int) -> int:
@@ -423,7 +429,7 @@ def candidates(
 
 def survivors(
     operator: Distinct,
-    entries: Callable[[], Iterator[Candidates]],
+    entries: Callable[[KeyRange], Iterator[Candidates]],
     keys: KeyRange,
     trace: Trace,
     decode: Callable[[bytes], Any],
@@ -432,9 +438,9 @@ def survivors(
 
     Args:
         operator: The operator.
-        entries: Gives the candidates, once more each time that it is called; positions are comparable
+        entries: Gives the candidates of a range of keys, perhaps among others; positions are comparable
             between all of them.
-        keys: The range that all of them belong to.
+        keys: The range whose records are wanted.
         trace: Receives counts.
         decode: Reads a record.
 
@@ -444,14 +450,15 @@ def survivors(
     tally = trace.tally(operator.name)
     rest = keys
     while rest.start < rest.stop:
-        least, stop = _least(entries(), rest)
-        for found in entries():
+        least, stop = _least(entries(rest), rest)
+        done = KeyRange(rest.start, stop)
+        for found in entries(done):
             for key, position, record in zip(found.keys, found.positions, found.records, strict=True):
                 if least.get(key) == position:
                     del least[key]  # the first of those that stem from one source record
                     tally.records_out += 1
                     yield position, decode(record)
-        rest = KeyRange(stop, rest.stop)
+        rest = _next(done, keys)
 
 
 def _least(entries: Iterator[Candidates], keys: KeyRange) -> tuple[dict[bytes, int], int]:

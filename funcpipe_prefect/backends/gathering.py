@@ -54,16 +54,16 @@ def gathered(
             return _answered(operator, totals, trace)
         case CombineByKey():
 
-            def partials() -> Iterator[grouping.Partials]:
-                for _, columns in entries.of(keys):
+            def partials(some: grouping.KeyRange) -> Iterator[grouping.Partials]:
+                for _, columns in entries.of(some):
                     yield grouping.Partials(columns[0], columns[1])
 
             return resumed(stoppable(grouping.merged_by_key(operator, partials, keys, trace)), trace)
         case Distinct():
             decode = store_codec(operator.in_type).decode
 
-            def candidates() -> Iterator[grouping.Candidates]:
-                for base, columns in entries.of(keys):
+            def candidates(some: grouping.KeyRange) -> Iterator[grouping.Candidates]:
+                for base, columns in entries.of(some):
                     positions = [base + position for position in columns[1]] if base else columns[1]
                     yield grouping.Candidates(columns[0], positions, columns[2])
 

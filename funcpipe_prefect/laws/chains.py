@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
@@ -40,6 +40,8 @@ from funcpipe_prefect.result import ErrorInfo
 from funcpipe_prefect.schema import store_codec
 
 __all__ = ["ChainSubject", "chain_laws"]
+
+T = TypeVar("T")
 
 _LARGEST = 8
 
@@ -197,10 +199,10 @@ class _Run:
             trace = Trace("samples", str, self._collect)
             if isinstance(operator, CombineByKey):
                 mine = [_within(some, keys) for some in partials]
-                made.append(list(merged_by_key(operator, functools.partial(iter, mine), keys, trace)))
+                made.append(list(merged_by_key(operator, _whatever_keys(mine), keys, trace)))
             else:
                 decode = store_codec(operator.in_type).decode
-                made.append(list(survivors(operator, functools.partial(iter, found), keys, trace, decode)))
+                made.append(list(survivors(operator, _whatever_keys(found), keys, trace, decode)))
             self._count(trace)
         return made
 
@@ -272,3 +274,7 @@ def _verdict(subject: ChainSubject, law: str, check: Callable[[ChainSubject, Cut
     shown = f"{records.expression}, cut at {found.example[1]}, batches of {found.example[2]}"
     mend = "mend the operator whose own laws are broken; the chain adds nothing to them"
     return Verdict(law, subject.name, "broken", found.tried, shown, found.reason, mend, test)
+
+
+def _whatever_keys(found: list[T]) -> Callable[[KeyRange], Iterator[T]]:
+    return lambda keys: iter(found)

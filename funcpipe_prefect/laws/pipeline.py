@@ -347,7 +347,7 @@ def _passed(operator: RecordOperator | GroupOperator, records: Sequence[Any]) ->
                     return 1
 
                 partials_by_key(softened, begun, trace, keep)
-                merged = merged_by_key(softened, lambda: iter(found), ALL_KEYS, trace)
+                merged = merged_by_key(softened, lambda keys: iter(found), ALL_KEYS, trace)
                 return [record for _, record in merged]
             case Distinct():
                 return list(records)

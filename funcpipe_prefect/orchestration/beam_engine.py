@@ -25,6 +25,7 @@ from funcpipe_prefect.fingerprint import key_of
 from funcpipe_prefect.ir import BeamSettings, Pipeline, Sink
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.handing import handed
 from funcpipe_prefect.orchestration.showing import show_link
 from funcpipe_prefect.orchestration.tasks import commit_task, is_worth_retrying, retrying, run_here
 from funcpipe_prefect.plan import Lane, Plan, Stage, StageReceipt
@@ -153,7 +154,8 @@ class BeamEngine:
 
     def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish in a task of this process."""
-        self._retried(job, commit_task(job), "commit", {"entries": cloudpickle.dumps((plan, entries))})
+        with handed(plan, entries) as told:
+            self._retried(job, commit_task(job), "commit", {"entries": told})
 
     def _retried(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

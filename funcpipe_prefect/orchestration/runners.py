@@ -102,9 +102,10 @@ def dask_task_runner(resources: Resources) -> DaskTaskRunner:
         BackendError: FP501, the cluster class cannot be imported.
     """
     from funcpipe_prefect.backends.dask.clusters import cluster_options
-    from funcpipe_prefect.backends.dask.early import quiet_logs
+    from funcpipe_prefect.backends.dask.early import keep_few_messages, quiet_logs
 
     quiet_logs()
+    keep_few_messages()
     from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
     class PipelineTaskRunner(DaskTaskRunner):

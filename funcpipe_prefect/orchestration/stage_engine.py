@@ -22,7 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
-from funcpipe_prefect.backends.dask.clusters import cancellation_check, death_of, threads_of
+from funcpipe_prefect.backends.dask.clusters import cancellation_check, death_of, is_blamed, threads_of
 from funcpipe_prefect.backends.local import delay_before
 from funcpipe_prefect.backends.protocol import MOST_TASK_RUNS, Receipts
 from funcpipe_prefect.backends.work import Job, finished, loaded, run_stage
@@ -37,6 +37,7 @@ from funcpipe_prefect.running import run_by
 __all__ = ["StageEngine"]
 
 _AHEAD, _LEAST_AHEAD, _LOOK_EVERY_S, _ASK_EVERY_S = 4, 16, 0.2, 2.0
+_MOST_SHARED = 1_000
 
 
 @task(name="funcpipe-fan-out", cache_policy=NO_CACHE, persist_result=False)
@@ -128,7 +129,11 @@ class StageEngine(PrefectEngine):
 
 @dataclass
 class _Fan:
-    """One stage on its splits: those in flight, those that wait, and those to be tried again."""
+    """One stage on its splits: those in flight, those that wait, and those to be tried again.
+
+    Dask blames the death of a worker on every task that the worker had. So a split that is lost by this runs
+    once more, with no other beside it: then it is known which one it is.
+    """
 
     engine: StageEngine
     job: Job
@@ -142,8 +147,11 @@ class _Fan:
     _active: dict[int, Any] = field(default_factory=dict)
     _attempts: dict[int, int] = field(default_factory=dict)
     _again: list[tuple[float, int]] = field(default_factory=list)
+    _suspects: list[int] = field(default_factory=list)
+    _alone: set[int] = field(default_factory=set)
     _ended: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
     _feeds: dict[int, bytes] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)
     _ahead: int = _LEAST_AHEAD
     _asked: float = -_ASK_EVERY_S
 
@@ -174,6 +182,8 @@ class _Fan:
     def _submit(self, waiting: Any) -> bool:
         """Keep the workers busy; tell whether there is anything to wait for."""
         most = self._most()
+        if self._suspects and not self.failures:
+            return self._submit_alone()
         while self._again and self._again[0][0] <= time.monotonic() and len(self._active) < most:
             self._send(heapq.heappop(self._again)[1])
         while not self.failures and len(self._active) < most:
@@ -186,6 +196,13 @@ class _Fan:
             else:
                 self._send(number)
         return bool(self._active) or (bool(self._again) and not self.failures)
+
+    def _submit_alone(self) -> bool:
+        if not self._active:
+            number = self._suspects.pop()
+            self._alone.add(number)
+            self._send(number)
+        return True
 
     def _most(self) -> int:
         """Say how many may be in flight; a cluster may grow and shrink."""
@@ -237,12 +254,15 @@ class _Fan:
 
     def _take(self, number: int, receipt: StageReceipt) -> None:
         self.notify(self.stage.index, receipt)
-        self.made[number] = replace(receipt, costs=())  # they are added up by now, and every receipt stays
+        self.made[number] = _slim(receipt, self.stage, self.tasks[number], self._shared)
 
     def _fail(self, number: int, future: Any) -> None:
         error = future.exception() if future.status == "error" else None
         name = f"{self.stage.name}[{number}]"
         lost = death_of(future.status, error)
+        if is_blamed(error) and number not in self._alone:
+            self._suspects.append(number)
+            return
         if lost:
             self.failures[number] = BackendError(
                 f"{name} on split {self.tasks[number].split.name!r} was lost: {lost}"
@@ -260,3 +280,30 @@ class _Fan:
 
     def _cancel(self) -> None:
         self.engine.client.cancel([*self._active.values()], force=True)
+
+
+def _slim(receipt: StageReceipt, stage: Stage, task: Task, shared: dict[Any, Any]) -> StageReceipt:
+    """Let a receipt, which stays to the end of the run, share what its task or other receipts say too."""
+
+    def common(value: Any) -> Any:
+        return shared.setdefault(value, value) if len(shared) < _MOST_SHARED else shared.get(value, value)
+
+    entry, own = (
+        receipt.entry,
+        {task.split.name: task.split.name, **dict(zip(task.keys, task.keys, strict=True))},
+    )
+    return replace(
+        receipt,
+        costs=(),  # they are added up by now
+        stage=stage.name,
+        kind=stage.kind,
+        pipeline=common(receipt.pipeline),
+        made=common(receipt.made),
+        entry=replace(
+            entry,
+            split=own.get(entry.split, entry.split),
+            key=own.get(entry.key, entry.key),
+            counts=common(entry.counts),
+            dead_letters=common(entry.dead_letters),
+        ),
+    )

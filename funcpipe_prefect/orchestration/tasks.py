@@ -36,6 +36,7 @@ from funcpipe_prefect.ir import Retries, Split, summed
 from funcpipe_prefect.limits import limited_by
 from funcpipe_prefect.orchestration.caching import PlannedKey
 from funcpipe_prefect.orchestration.cancelling import SLOW_S, Cancellation, flow_run_id
+from funcpipe_prefect.orchestration.handing import Handed, handed, taken
 from funcpipe_prefect.orchestration.limiting import wait
 from funcpipe_prefect.orchestration.lineage import describe_assets, made_assets, source_assets
 from funcpipe_prefect.plan import Feed, Lane, Plan, Stage, StageReceipt
@@ -99,8 +100,8 @@ def stage_task(
     return receipt
 
 
-def _commit(job: bytes, entries: bytes) -> None:
-    run, (plan, made) = loaded(job), cloudpickle.loads(entries)
+def _commit(job: bytes, entries: Handed) -> None:
+    run, (plan, made) = loaded(job), taken(entries)
     commit_run(run, plan, made)
     context = AssetContext.get()
     if context is not None and context.downstream_assets:
@@ -265,7 +266,8 @@ class PrefectEngine:
 
     def commit(self, job: Job, plan: Plan, entries: Entries) -> None:
         """Publish from a worker."""
-        self._one(job, commit_task(job), "commit", {"entries": cloudpickle.dumps((plan, entries))})
+        with handed(plan, entries) as told:
+            self._one(job, commit_task(job), "commit", {"entries": told})
 
     def _one(self, job: Job, run: Any, name: str, parameters: Mapping[str, Any]) -> Any:
         retries = job.pipeline.retries

@@ -19,25 +19,33 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, refuse_twice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa = imported_later("pyarrow")
+    pc = imported_later("pyarrow.compute")
 
 __all__ = ["DeltaSink", "delta_library"]
 
 _APPLICATION, _COLUMN = "funcpipe", "funcpipe_part"
-_NO_COLUMN: tuple[Callable[[pa.DataType], bool], ...] = (
-    pa.types.is_time,
-    pa.types.is_duration,
-    pa.types.is_unsigned_integer,
-)
+
+
+def _no_column() -> tuple[Callable[[pa.DataType], bool], ...]:
+    return (
+        pa.types.is_time,
+        pa.types.is_duration,
+        pa.types.is_unsigned_integer,
+    )
 
 
 def delta_library() -> Any:
@@ -90,7 +98,7 @@ class DeltaSink:
             TypeError: A field has no column type there, or the type has no fields.
         """
         for field in arrow_schema(record_type):
-            if any(is_it(field.type) for is_it in _NO_COLUMN):
+            if any(is_it(field.type) for is_it in _no_column()):
                 raise TypeError(f"field {field.name!r} has the type {field.type}, which Delta Lake has not")
             if field.name == _COLUMN:
                 raise TypeError(f"the field name {_COLUMN} is taken")

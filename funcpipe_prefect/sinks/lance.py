@@ -20,18 +20,23 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
 from pydantic import PositiveInt
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT, key_of
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.sinks.directory import slug
 from funcpipe_prefect.sinks.staging import Staging, Taken, is_kept, is_same, keyed_row, refuse_twice, table_of
 from funcpipe_prefect.storage import filesystem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = ["LanceSink", "lance_library"]
 

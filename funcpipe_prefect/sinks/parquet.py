@@ -6,15 +6,19 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Literal
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.sinks.directory import Directory
 from funcpipe_prefect.sinks.staging import write_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = ["ParquetSink"]
 

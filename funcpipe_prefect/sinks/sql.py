@@ -20,15 +20,19 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Mode, Part, Reject, Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.sinks.staging import is_kept, is_same, keyed_row, write_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = ["SqlSink"]
 

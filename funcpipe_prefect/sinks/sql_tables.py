@@ -7,11 +7,9 @@ import decimal
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from funcpipe_prefect.databases import engine_of, reason_of
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.ir import Commit, Mode, Part
+from funcpipe_prefect.later import imported_later
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = imported_later("pyarrow")
+    pq = imported_later("pyarrow.parquet")
 
 __all__ = [
     "Tables",

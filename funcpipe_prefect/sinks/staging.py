@@ -16,18 +16,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from funcpipe_prefect.errors import SinkError
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.running import temporary_name
 from funcpipe_prefect.sinks.directory import STAGING, Directory
 from funcpipe_prefect.storage import filesystem, open_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+else:
+    pa = imported_later("pyarrow")
+    pc = imported_later("pyarrow.compute")
+    pq = imported_later("pyarrow.parquet")
 
 __all__ = ["Staging", "Taken", "is_kept", "is_same", "keyed_row", "refuse_twice", "table_of", "write_rows"]
 

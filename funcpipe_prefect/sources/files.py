@@ -12,13 +12,17 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
-
-import pyarrow as pa
+from typing import IO, TYPE_CHECKING, Any
 
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.ir import Split
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.storage import filesystem, open_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = [
     "MANIFEST",
@@ -46,7 +50,10 @@ def _zstd(raw: Any) -> Any:
 
 
 _COMPRESSED: Mapping[str, Callable[[Any], Any]] = {".gz": _gzip, ".zst": _zstd, ".bz2": bz2.BZ2File}
-_UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+
+
+def _reading_errors() -> tuple[type[Exception], ...]:
+    return OSError, EOFError, zlib.error, pa.ArrowException
 
 
 MOST_EXPANSION = "PREFECT_INTEGRATIONS_FUNCPIPE_MOST_EXPANSION"
@@ -225,7 +232,7 @@ def open_raw(url: str) -> Iterator[IO[bytes]]:
     try:
         with open_file(url) as raw:
             yield raw
-    except _UNREADABLE as error:
+    except _reading_errors() as error:
         raise _unreadable(url, error) from error
 
 
@@ -244,7 +251,7 @@ def open_bytes(url: str) -> Iterator[IO[bytes]]:
             else:
                 with opener(raw) as stream, _Bounded(stream, raw, url) as bounded:
                     yield io.BufferedReader(bounded, 1 << 18)
-    except _UNREADABLE as error:
+    except _reading_errors() as error:
         raise _unreadable(url, error) from error
 
 

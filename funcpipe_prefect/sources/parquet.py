@@ -5,20 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ByteSize, PositiveInt
 
 from funcpipe_prefect.errors import SourceError
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Located, Split, Undecodable
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.schema import coerce
 from funcpipe_prefect.sources.content import identify_files
 from funcpipe_prefect.sources.files import InputFile, find_files
 from funcpipe_prefect.storage import open_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa = imported_later("pyarrow")
+    pq = imported_later("pyarrow.parquet")
 
 __all__ = ["ParquetSource", "records_of"]
 

@@ -19,14 +19,18 @@ import itertools
 import pickle
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from funcpipe_prefect.columns import arrow_schema, row_maker
 from funcpipe_prefect.ir import CodecName, Located, Reject
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.schema import difference, from_mapping, is_model, store_codec
 from funcpipe_prefect.store.exchange import decode_value, encode_value, harmless
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = ["PartitionCodec", "columns_of", "partition_codec"]
 
@@ -34,11 +38,16 @@ _HEADER = struct.Struct(">qI")  # position, length
 _ROWS = 1024
 _BESIDE = "msgpack"
 
-_EXACT: Mapping[Any, pa.DataType] = {
-    datetime.datetime: pa.string(),  # a timestamp column has one zone for all, and no offset
-    datetime.time: pa.string(),
-    decimal.Decimal: pa.string(),  # a decimal column gives every value the same digits
-}
+
+@functools.cache
+def _exact() -> Mapping[Any, pa.DataType]:
+    return {
+        datetime.datetime: pa.string(),  # a timestamp column has one zone for all, and no offset
+        datetime.time: pa.string(),
+        decimal.Decimal: pa.string(),  # a decimal column gives every value the same digits
+    }
+
+
 _NATIVE = (bytes, datetime.date, datetime.timedelta)
 
 
@@ -75,7 +84,7 @@ def columns_of(record_type: Any) -> pa.Schema:
     Raises:
         TypeError: The type has no named fields, or one without a column type.
     """
-    return arrow_schema(record_type, _EXACT)
+    return arrow_schema(record_type, _exact())
 
 
 def _plain_value(data: bytes) -> Any:

@@ -13,15 +13,20 @@ import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import msgspec
-import pyarrow as pa
 
 from funcpipe_prefect.errors import BackendError, CorruptPartition
+from funcpipe_prefect.later import imported_later
 from funcpipe_prefect.plan import Segment
 from funcpipe_prefect.schema import store_codec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = imported_later("pyarrow")
 
 __all__ = [
     "ALLOW_PICKLE",

@@ -16,6 +16,7 @@ __all__ = [
     "cancellation_check",
     "cluster_options",
     "death_of",
+    "is_blamed",
     "outcomes",
     "threads_of",
 ]
@@ -84,6 +85,11 @@ def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, st
 def threads_of(client: Any) -> int:
     """Give how many tasks the workers of a cluster run at once now."""
     return sum(client.nthreads().values())
+
+
+def is_blamed(error: BaseException | None) -> bool:
+    """Tell whether Dask has given a task up since workers that had it died; another task may have killed them."""
+    return isinstance(error, KilledWorker)
 
 
 def death_of(status: str, error: BaseException | None) -> str:

@@ -6,6 +6,7 @@ that has done so, and which begins with it before anything else happens.
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from typing import Any
 from funcpipe_prefect.ir import Resources
 from funcpipe_prefect.running import CHILD_VARIABLES
 
-__all__ = ["early_address", "local_cluster", "quiet_logs", "starting_early"]
+__all__ = ["early_address", "keep_few_messages", "local_cluster", "quiet_logs", "starting_early"]
 
 _PRELOADED = ["distributed", "prefect_dask", "prefect.task_engine", "funcpipe_prefect.orchestration.flow"]
 """What workers need before their first record."""
@@ -45,6 +46,18 @@ def quiet_logs() -> None:
     if "DASK_LOGGING__DISTRIBUTED" not in os.environ:
         os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"  # read by the workers when they start
         logging.getLogger("distributed").setLevel(logging.ERROR)
+
+
+@functools.cache
+def keep_few_messages() -> None:
+    """Let Dask keep the last hundred messages of each connection, where nobody asks for another number.
+
+    It keeps a thousand for its developers. With a job in each they are 50 MB in the process of the flow.
+    """
+    import dask.config
+    import distributed  # noqa: F401  its own default comes before this one
+
+    dask.config.update_defaults({"distributed": {"admin": {"low-level-log-length": 100}}})
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ def _forked(wanted: dict[str, Any]) -> Any:
     import distributed
     import distributed.utils
 
+    keep_few_messages()
     # Dask would import whatever it might send to workers, pandas among it, to have it preloaded.
     distributed.utils._forkserver_preload_set = True
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
