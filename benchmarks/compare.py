@@ -27,6 +27,8 @@ from benchmarks.page import write_page
 FEW = 300
 """Documents for a task run each, from which the whole is extrapolated."""
 TARGETS = {"at_5": 1.30, "at_50": 1.10, "pool": 0.85, "map": 100.0}
+SMALL_ONLY = frozenset({"loop", "beam", "ours_local", "ours_beam"})
+"""Ways on one core, or by the same engine: what the larger size would tell of them, the smaller one does."""
 _TIMEOUT_S = 3600
 
 
@@ -37,18 +39,28 @@ class Comparison:
         seconds: By size and way.
     """
 
-    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, sizes: Sequence[int], large_rounds: int) -> None:
+        self.folder, self.large_rounds = folder, large_rounds
         self.files = {size: folder / f"documents-{size}.jsonl" for size in sizes}
         self.counts = {size: data.write_documents(path, size) for size, path in self.files.items()}
         self.seconds: dict[int, dict[str, list[float]]] = {size: {} for size in sizes}
         self.digests: dict[int, dict[str, str]] = {size: {} for size in sizes}
 
-    def one(self, name: str) -> None:
-        """Run one way, once for each size; the first time its records are read and compared."""
-        checks = any(name not in found for found in self.digests.values())
+    def one(self, name: str, number: int) -> None:
+        """Run one way, once for each size; the first time its records are read and compared.
+
+        Args:
+            name: Of the way.
+            number: Of the round; the largest size takes part in the first ones alone.
+        """
         extrapolated = name == "naive_map"
-        sizes = [min(self.files)] if extrapolated else sorted(self.files)
+        smallest = min(self.files)
+        sizes = [
+            size
+            for size in sorted(self.files)
+            if size == smallest or not (extrapolated or name in SMALL_ONLY or number >= self.large_rounds)
+        ]
+        checks = any(name not in self.digests[size] for size in sizes)
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.against", name, *(str(self.files[size]) for size in sizes),
              *(["--digest"] if checks and not extrapolated else [])],
@@ -119,17 +131,18 @@ def judged(found: Comparison) -> dict[str, dict[str, Any]]:
     return verdicts
 
 
-def in_turn(names: Sequence[str], rounds: int) -> Iterable[str]:
-    """Give the ways round by round; each round begins with another one."""
+def in_turn(names: Sequence[str], rounds: int) -> Iterable[tuple[str, int]]:
+    """Give the ways with the number of their round; each round begins with another one."""
     for number in range(rounds):
         first = number % len(names)
-        yield from (*names[first:], *names[:first])
+        yield from ((name, number) for name in (*names[first:], *names[:first]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("way", nargs="*", help=f"of {', '.join(WAYS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large-rounds", type=int, help="of the sizes above the first; as many by default")
     parser.add_argument("--sizes", default="5,50", help="copies of the sample")
     parser.add_argument("--write", action="store_true", help="keep the result, and make the page of it")
     chosen = parser.parse_args()
@@ -138,9 +151,10 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(WAYS)}")
     names = chosen.way or list(WAYS)
     with tempfile.TemporaryDirectory(prefix="funcpipe-bench-") as root:
-        found = Comparison(Path(root), [int(size) for size in chosen.sizes.split(",")])
-        for name in in_turn(names, chosen.rounds):
-            found.one(name)
+        large_rounds = chosen.rounds if chosen.large_rounds is None else chosen.large_rounds
+        found = Comparison(Path(root), [int(size) for size in chosen.sizes.split(",")], large_rounds)
+        for name, number in in_turn(names, chosen.rounds):
+            found.one(name, number)
         verdicts = judged(found)
         largest = max(found.files)
         value = found.ratio(largest, "ours_dask", "futures") or 0.0

@@ -30,7 +30,8 @@ _HEAD = """# Measured against others
 This page is made by `make bench-compare` from `benchmarks/results/baseline/compare.json`; the code of each way is in
 `benchmarks/contenders`. The work is the model job with next to nothing done for each record, which is the hardest case for
 us: arXiv abstracts → clean → chunk → 32 numbers from a hash → files of records. All ways gave the same records, by count
-and digest. Clusters, pools and servers are up and warm before the clock starts.
+and digest. Clusters, pools and servers are up and warm before the clock starts. What takes splits has ours by default, 16 MiB each; Ray
+Data and Daft choose for themselves.
 """
 
 

@@ -43,11 +43,19 @@ def described(folder: Path, name: str, documents: Path) -> dict[str, Any]:
         "jsonl": [*embed, {**sink, "func": "jsonl"}],
         "parquet": [*embed, {**sink, "func": "parquet"}],
         "stored": [*embed, {**sink, "func": "jsonl"}],
+        "by_key": [
+            {"type": "CombineByKey", "name": "totals", "key": "id_of", "lift": "length_of", "monoid": "sum"},
+            {**sink, "func": "jsonl"},
+        ],
         "distinct": [*embed[:2], {"type": "Distinct", "name": "once"}, {**sink, "func": "jsonl"}],
     }
     return {
         "name": name,
-        "imports": ["funcpipe_prefect.examples.rag", "benchmarks.contenders.work"],
+        "imports": [
+            "funcpipe_prefect.examples.rag",
+            "benchmarks.contenders.work",
+            "benchmarks.split_functions",
+        ],
         "source": {"type": "jsonl", "path": str(documents), "record": "RawDoc", "splits": 1},
         "operators": ends[name],
         "materialization_points": ["embed"] if name == "stored" else [],
@@ -75,7 +83,7 @@ def main() -> None:
                 for number in range(lines):
                     text = f"Document {number} says something of its own. " * 3
                     file.write(json.dumps({"doc_id": str(number), "text": text}) + "\n")
-            for name in ("jsonl", "parquet", "stored", "distinct"):
+            for name in ("jsonl", "parquet", "stored", "by_key", "distinct"):
                 folder = Path(root) / size
                 folder.mkdir(exist_ok=True)
                 found.setdefault(name, {})[size] = peak(described(folder, name, documents))

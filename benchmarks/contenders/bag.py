@@ -34,9 +34,7 @@ def bag() -> Iterator[work.Work]:
     with rag_run.warm_dask():
 
         def run(documents: Path, folder: Path) -> None:
-            lines: Any = dask.bag.read_text(
-                str(documents), blocksize=-(-documents.stat().st_size // work.SPLITS)
-            )
+            lines: Any = dask.bag.read_text(str(documents), blocksize=work.SPLIT_BYTES)
             chunks = (
                 lines.map(work.decoded)
                 .map(work.cleaned)

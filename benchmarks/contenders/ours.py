@@ -14,6 +14,7 @@ from benchmarks.contenders import work
 def mapping(documents: Path, folder: Path) -> dict[str, Any]:
     """Describe the work as a pipeline."""
     described = rag_run.mapping(folder, documents, "sha_batch")
+    del described["source"]["splits"]
     described["imports"].append(work.__name__)
     described["operators"][-1].update(func="jsonl", params={"path": str(folder / "out")})
     described["errors"]["path"] = str(folder / ".dead_letters")

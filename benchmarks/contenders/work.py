@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from funcpipe_prefect.monoid import Digest, digest_of, digest_text, fold
 from funcpipe_prefect.schema import canonical_encoder, json_codec
 
 BATCH, SIZE, OVERLAP = 128, 512, 64
-SPLITS, WORKERS = 32, 2
+SPLIT_BYTES, WORKERS = 16 << 20, 2
 
 Work = Callable[[Path, Path], object]
 """Takes the file of documents and an empty folder for what comes out."""
@@ -50,16 +51,21 @@ def passages(doc: rag.RawDoc) -> list[rag.Chunk]:
     return [chunk for one in cleaned(doc) for chunk in rag.chunk_doc(one, size=SIZE, overlap=OVERLAP)]
 
 
-def ranges(documents: Path, splits: int = SPLITS) -> list[tuple[str, int, int]]:
-    """Cut a file into byte ranges of equal length."""
+def ranges(documents: Path) -> list[tuple[str, int, int]]:
+    """Cut a file into the byte ranges of our default."""
     size = documents.stat().st_size
-    borders = [size * number // splits for number in range(splits + 1)]
+    borders = [*range(0, size, SPLIT_BYTES), size]
     return [(str(documents), start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
 
 
 def digest(folder: Path) -> str:
     """Read what a way wrote, as JSON Lines or Parquet; give count and digest of the records, in any order."""
-    return digest_text(fold(Digest(), (digest_of(one) for path in written(folder) for one in _encoded(path))))
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as processes:
+        return digest_text(fold(Digest(), processes.imap_unordered(_digest, written(folder))))
+
+
+def _digest(path: Path) -> tuple[int, int]:
+    return fold(Digest(), map(digest_of, _encoded(path)))
 
 
 def written(folder: Path) -> list[Path]:

@@ -22,7 +22,13 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
-from funcpipe_prefect.backends.dask.clusters import cancellation_check, death_of, is_blamed, threads_of
+from funcpipe_prefect.backends.dask.clusters import (
+    cancellation_check,
+    death_of,
+    forget_keys,
+    is_blamed,
+    threads_of,
+)
 from funcpipe_prefect.backends.local import delay_before
 from funcpipe_prefect.backends.protocol import MOST_TASK_RUNS, Receipts
 from funcpipe_prefect.backends.work import Job, finished, loaded, run_stage
@@ -37,7 +43,7 @@ from funcpipe_prefect.running import run_by
 __all__ = ["StageEngine"]
 
 _AHEAD, _LEAST_AHEAD, _LOOK_EVERY_S, _ASK_EVERY_S = 4, 16, 0.2, 2.0
-_MOST_SHARED = 1_000
+_MOST_SHARED, _KEYS_KNOWN = 1_000, 5_000
 
 
 @task(name="funcpipe-fan-out", cache_policy=NO_CACHE, persist_result=False)
@@ -106,15 +112,15 @@ class StageEngine(PrefectEngine):
         for index, numbers in own.items():
             if numbers:
                 fan = _Fan(self, job, blob, job.stages[index], lane.tasks, receipts, notify)
-                made = self._one_stage(job.stages[index], fan, numbers)
-                receipts |= {(index, number): receipt for number, receipt in made.items()}
+                self._one_stage(job.stages[index], fan, numbers)
+                receipts.update(((index, number), receipt) for number, receipt in fan.made.items())
         return receipts
 
-    def _one_stage(self, stage: Stage, fan: _Fan, numbers: Sequence[int]) -> dict[int, StageReceipt]:
+    def _one_stage(self, stage: Stage, fan: _Fan, numbers: Sequence[int]) -> None:
         options = {"name": stage.name, "task_run_name": stage.name}
-        work = {"work": lambda: fan.run(numbers)}
-        made: dict[int, StageReceipt] = run_here(fan_out_task, options, work, self._cancellation)
-        return made
+        # What the task returns is how many: Prefect goes through results and copies them.
+        work = {"work": lambda: len(fan.run(numbers))}
+        run_here(fan_out_task, options, work, self._cancellation)
 
     @property
     def client(self) -> Any:
@@ -254,6 +260,8 @@ class _Fan:
 
     def _take(self, number: int, receipt: StageReceipt) -> None:
         self.notify(self.stage.index, receipt)
+        if len(self.made) % _KEYS_KNOWN == 0:
+            forget_keys()
         self.made[number] = _slim(receipt, self.stage, self.tasks[number], self._shared)
 
     def _fail(self, number: int, future: Any) -> None:

@@ -36,6 +36,7 @@ __all__ = ["Directory", "Manifest", "slug"]
 
 MANIFEST = "_manifest.json"
 STAGING = "_staging"
+_BLOCK_BYTES = 1 << 20
 FORMAT = "funcpipe/1"
 _PART = re.compile(r"part-.*-[0-9a-f]{8}-[0-9a-f]{16}\.[a-z]+")
 """Our own parts, the only files that a commit may remove: others write `part-…` files too."""
@@ -133,10 +134,14 @@ class Directory:
     def version(self) -> str:
         """Name what is published: the beginning of the manifest's hash."""
         fs, root = self._place
+        digest = hashlib.sha256()
         try:
-            return hashlib.sha256(fs.cat_file(f"{root}/{MANIFEST}")).hexdigest()[:12]
+            with fs.open(f"{root}/{MANIFEST}", "rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
         except FileNotFoundError:
             return ""
+        return digest.hexdigest()[:12]
 
     def published(self) -> Mapping[str, Commit]:
         """The entries whose parts are there with their full size, by stage key."""

@@ -26,7 +26,7 @@ from funcpipe_prefect import load_pipeline, run_local
 from tests.stores import STORES, Store, rows_seen, store
 
 CRASHES = int(os.environ.get("FUNCPIPE_CRASHES", "200"))
-QUICK = (("jsonl", "replace"), ("lance", "sync"))
+QUICK = (("jsonl", "replace"), ("sqlite", "sync"))
 CASES = [
     pytest.param(name, mode, marks=() if (name, mode) in QUICK else pytest.mark.slow)
     for name in STORES

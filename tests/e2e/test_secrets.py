@@ -89,6 +89,7 @@ def test_a_secret_block_is_used_and_turns_up_nowhere(
     assert canary.encode() not in everything(Path(os.environ["PREFECT_HOME"])), "blocks are kept encrypted"
 
 
+@pytest.mark.slow
 def test_a_secret_block_is_used_on_beam(canary: str, tmp_path: Path) -> None:
     from funcpipe_prefect import run_pipeline
 

@@ -146,7 +146,7 @@ def test_tasks_on_a_cluster_of_somebody_else_are_called_back(
         eventually(lambda: not temporary_files(tmp_path), 10, "temporary files are left")
 
 
-@pytest.mark.parametrize("backend", ["dask", "beam"])
+@pytest.mark.parametrize("backend", ["dask", pytest.param("beam", marks=pytest.mark.slow)])
 def test_a_run_under_a_worker_leaves_nothing(
     tmp_path: Path, prefect_api: str, work_pool: str, backend: str
 ) -> None:

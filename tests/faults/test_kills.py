@@ -82,7 +82,7 @@ def wait_for(happened: Any, process: subprocess.Popen[bytes], timeout_s: float =
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("parts", [0, 2, 5])
+@pytest.mark.parametrize("parts", [2, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (0, 5))])
 def test_a_local_run_killed_while_writing_leaves_no_trace_after_the_next(tmp_path: Path, parts: int) -> None:
     write_input(tmp_path)
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(spec(tmp_path)))

@@ -78,7 +78,7 @@ def fork() -> Any:
     return context
 
 
-@pytest.mark.parametrize("seed", LOCAL_SEEDS)
+@pytest.mark.parametrize("seed", the_first_quick(LOCAL_SEEDS, 3))
 def test_local_runs_killed_again_and_again(tmp_path: Path, fork: Any, seed: int) -> None:
     mapping = pipeline(tmp_path, seed)
     expected = reference(tmp_path, mapping)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import dask.utils
 import distributed
 from distributed.scheduler import KilledWorker
 
@@ -16,6 +17,7 @@ __all__ = [
     "cancellation_check",
     "cluster_options",
     "death_of",
+    "forget_keys",
     "is_blamed",
     "outcomes",
     "threads_of",
@@ -61,6 +63,11 @@ def cancellation_check() -> Callable[[], None] | None:
             raise RunCancelled("the run does not wait for this task any more")
 
     return check
+
+
+def forget_keys() -> None:
+    """Empty the cache in which Dask keeps the last hundred thousand keys, and what kind of task each was."""
+    dask.utils.key_split.cache_clear()
 
 
 def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, str]]:
