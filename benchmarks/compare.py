@@ -153,8 +153,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="funcpipe-bench-") as root:
         large_rounds = chosen.rounds if chosen.large_rounds is None else chosen.large_rounds
         found = Comparison(Path(root), [int(size) for size in chosen.sizes.split(",")], large_rounds)
-        for name, number in in_turn(names, chosen.rounds):
-            found.one(name, number)
+        try:
+            for name, number in in_turn(names, chosen.rounds):
+                found.one(name, number)
+        except KeyboardInterrupt:
+            print("  stopped: what follows is of the rounds that were run")
         verdicts = judged(found)
         largest = max(found.files)
         value = found.ratio(largest, "ours_dask", "futures") or 0.0

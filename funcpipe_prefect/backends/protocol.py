@@ -222,7 +222,8 @@ def execute(
     for lane in plan.lanes:
         if any((stage, task) in needed for stage in lane.stages for task in range(len(lane.tasks))):
             receipts |= engine.run_lane(job, plan, lane, watch.notify)
-    entries = {place: receipt.entries for place, receipt in receipts.items()} | dict(plan.published)
+    entries = {place: receipt.entries for place, receipt in receipts.items()}
+    entries.update(plan.published)
     report = _report(plan, entries, watch, engine.name)
     _check_error_rate(pipeline, report, [receipts[place] for place in sorted(receipts)])
     report = _with_expectations(report, plan, entries, receipts)
@@ -393,7 +394,7 @@ def _report(plan: Plan, entries: Entries, watch: _Watch, backend: str) -> RunRep
         for stage, _ in plan.ends()
         if isinstance(stage.terminal, Sink)
     }
-    digests = [digest_total(entry.digest) for found in ends.values() for entry in found if entry.digest]
+    digests = (digest_total(entry.digest) for found in ends.values() for entry in found if entry.digest)
     last = operators[-1].records_out if operators else 0
     return RunReport(
         status="completed",

@@ -26,7 +26,6 @@ from funcpipe_prefect.backends.dask.clusters import (
     cancellation_check,
     death_of,
     forget_keys,
-    is_blamed,
     threads_of,
 )
 from funcpipe_prefect.backends.local import delay_before
@@ -43,7 +42,7 @@ from funcpipe_prefect.running import run_by
 __all__ = ["StageEngine"]
 
 _AHEAD, _LEAST_AHEAD, _LOOK_EVERY_S, _ASK_EVERY_S = 4, 16, 0.2, 2.0
-_MOST_SHARED, _KEYS_KNOWN = 1_000, 5_000
+_MOST_SHARED, _KEYS_KNOWN, _MOST_NAMED = 1_000, 5_000, 5
 
 
 @task(name="funcpipe-fan-out", cache_policy=NO_CACHE, persist_result=False)
@@ -135,11 +134,7 @@ class StageEngine(PrefectEngine):
 
 @dataclass
 class _Fan:
-    """One stage on its splits: those in flight, those that wait, and those to be tried again.
-
-    Dask blames the death of a worker on every task that the worker had. So a split that is lost by this runs
-    once more, with no other beside it: then it is known which one it is.
-    """
+    """One stage on its splits: those in flight, those that wait, and those to be tried again."""
 
     engine: StageEngine
     job: Job
@@ -153,8 +148,7 @@ class _Fan:
     _active: dict[int, Any] = field(default_factory=dict)
     _attempts: dict[int, int] = field(default_factory=dict)
     _again: list[tuple[float, int]] = field(default_factory=list)
-    _suspects: list[int] = field(default_factory=list)
-    _alone: set[int] = field(default_factory=set)
+    _lost: dict[int, str] = field(default_factory=dict)
     _ended: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
     _feeds: dict[int, bytes] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
@@ -182,14 +176,18 @@ class _Fan:
                 get_run_logger().error(
                     "%d splits failed; the first: %s", len(self.failures), self.failures[first]
                 )
+            if (
+                first in self._lost
+            ):  # Dask blames a death on all tasks that the worker had: it may be any of them
+                raise BackendError(
+                    "; ".join(self._lost[number] for number in sorted(self._lost)[:_MOST_NAMED])
+                )
             raise self.failures[first]
         return self.made
 
     def _submit(self, waiting: Any) -> bool:
         """Keep the workers busy; tell whether there is anything to wait for."""
         most = self._most()
-        if self._suspects and not self.failures:
-            return self._submit_alone()
         while self._again and self._again[0][0] <= time.monotonic() and len(self._active) < most:
             self._send(heapq.heappop(self._again)[1])
         while not self.failures and len(self._active) < most:
@@ -202,13 +200,6 @@ class _Fan:
             else:
                 self._send(number)
         return bool(self._active) or (bool(self._again) and not self.failures)
-
-    def _submit_alone(self) -> bool:
-        if not self._active:
-            number = self._suspects.pop()
-            self._alone.add(number)
-            self._send(number)
-        return True
 
     def _most(self) -> int:
         """Say how many may be in flight; a cluster may grow and shrink."""
@@ -268,13 +259,9 @@ class _Fan:
         error = future.exception() if future.status == "error" else None
         name = f"{self.stage.name}[{number}]"
         lost = death_of(future.status, error)
-        if is_blamed(error) and number not in self._alone:
-            self._suspects.append(number)
-            return
         if lost:
-            self.failures[number] = BackendError(
-                f"{name} on split {self.tasks[number].split.name!r} was lost: {lost}"
-            )
+            self._lost[number] = f"{name} on split {self.tasks[number].split.name!r} was lost: {lost}"
+            self.failures[number] = BackendError(self._lost[number])
             return
         retries = self.job.pipeline.retries
         most = retries.sink if self.stage.kind == "write" else retries.transform

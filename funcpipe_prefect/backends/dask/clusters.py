@@ -18,7 +18,6 @@ __all__ = [
     "cluster_options",
     "death_of",
     "forget_keys",
-    "is_blamed",
     "outcomes",
     "threads_of",
 ]
@@ -92,11 +91,6 @@ def outcomes(futures: Sequence[Any], client: Any) -> Iterator[tuple[int, Any, st
 def threads_of(client: Any) -> int:
     """Give how many tasks the workers of a cluster run at once now."""
     return sum(client.nthreads().values())
-
-
-def is_blamed(error: BaseException | None) -> bool:
-    """Tell whether Dask has given a task up since workers that had it died; another task may have killed them."""
-    return isinstance(error, KilledWorker)
 
 
 def death_of(status: str, error: BaseException | None) -> str:
