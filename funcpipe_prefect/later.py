@@ -1,6 +1,6 @@
 """Modules that are imported when they are first used.
 
-Arrow takes a fifth of a second and 40 MB. A run that touches no Arrow need not wait for it, nor hold it.
+Arrow takes 40 MB. A process that touches no Arrow need not hold it, nor wait for it.
 """
 
 from __future__ import annotations

@@ -117,8 +117,7 @@ class StageEngine(PrefectEngine):
 
     def _one_stage(self, stage: Stage, fan: _Fan, numbers: Sequence[int]) -> None:
         options = {"name": stage.name, "task_run_name": stage.name}
-        # What the task returns is how many: Prefect goes through results and copies them.
-        work = {"work": lambda: len(fan.run(numbers))}
+        work = {"work": lambda: fan.run(numbers)}
         run_here(fan_out_task, options, work, self._cancellation)
 
     @property
@@ -155,8 +154,11 @@ class _Fan:
     _ahead: int = _LEAST_AHEAD
     _asked: float = -_ASK_EVERY_S
 
-    def run(self, numbers: Sequence[int]) -> dict[int, StageReceipt]:
-        """Run the stage on these splits; when one has failed for good, end those in flight, and raise."""
+    def run(self, numbers: Sequence[int]) -> None:
+        """Run the stage on these splits; when one has failed for good, end those in flight, and raise.
+
+        The receipts are in `made`, not returned: Prefect goes through what a task returns, and copies it.
+        """
         waiting = iter(numbers)
         cancellation = self.engine.cancellation
         try:
@@ -176,14 +178,11 @@ class _Fan:
                 get_run_logger().error(
                     "%d splits failed; the first: %s", len(self.failures), self.failures[first]
                 )
-            if (
-                first in self._lost
-            ):  # Dask blames a death on all tasks that the worker had: it may be any of them
-                raise BackendError(
-                    "; ".join(self._lost[number] for number in sorted(self._lost)[:_MOST_NAMED])
-                )
+            if first in self._lost:
+                # Dask blames a death on all tasks that the worker had: it may be any of them.
+                named = [self._lost[number] for number in sorted(self._lost)[:_MOST_NAMED]]
+                raise BackendError("; ".join(named))
             raise self.failures[first]
-        return self.made
 
     def _submit(self, waiting: Any) -> bool:
         """Keep the workers busy; tell whether there is anything to wait for."""
@@ -283,10 +282,8 @@ def _slim(receipt: StageReceipt, stage: Stage, task: Task, shared: dict[Any, Any
     def common(value: Any) -> Any:
         return shared.setdefault(value, value) if len(shared) < _MOST_SHARED else shared.get(value, value)
 
-    entry, own = (
-        receipt.entry,
-        {task.split.name: task.split.name, **dict(zip(task.keys, task.keys, strict=True))},
-    )
+    entry = receipt.entry
+    own = {text: text for text in (task.split.name, *task.keys)}
     return replace(
         receipt,
         costs=(),  # they are added up by now
