@@ -11,7 +11,8 @@ import functools
 import re
 import reprlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from typing_extensions import assert_never
@@ -42,6 +43,7 @@ from funcpipe_prefect.secrets import has_secret, redacted, revealed
 __all__ = [
     "Batch",
     "Batches",
+    "LocatedLists",
     "Trace",
     "bind",
     "calling",
@@ -230,7 +232,7 @@ def run_chain(operators: Iterable[RecordOperator], values: Iterator[Any], trace:
             case Filter():
                 values = _filter(operator, values, trace)
             case FlatMap():
-                values = _flat_map(operator, values, trace)
+                values = _Expanded(_flat_map(operator, values, trace))
             case BatchMap():
                 values = Batches(_batch_map(operator, values, trace), trace)
             case _:
@@ -398,14 +400,28 @@ def _plain_bool(verdict: Any) -> bool:
     raise TypeError(f"a Filter function returns True or False, not {type(verdict).__name__}")
 
 
-def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[Any]:
+class _Expanded(Iterator[Any]):
+    """What a `FlatMap` gives: one by one, or as the list that came of each record."""
+
+    def __init__(self, lists: Iterator[list[Any]]) -> None:
+        self.lists = lists
+        self._each = chain.from_iterable(lists)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._each
+
+    def __next__(self) -> Any:
+        return next(self._each)
+
+
+def _flat_map(operator: FlatMap, values: Iterator[Any], trace: Trace) -> Iterator[list[Any]]:
     call, records_out = keeping(operator.limits, bind(operator.func)), 0
     try:
         for results in calling(
             operator, lambda value: _expanded(call(value)), values, trace, counts_out=False
         ):
             records_out += len(results)
-            yield from results
+            yield results
     finally:
         trace.tally(operator.name).records_out += records_out
 
@@ -460,6 +476,30 @@ class Batches(Iterator[Any]):
         return next(self._each)
 
 
+class LocatedLists(Iterator[Located]):
+    """Records with their positions: one by one, or list by list; whoever reads them takes one of the two.
+
+    Args:
+        each: Gives them one by one.
+        lists: Gives the same as lists.
+    """
+
+    def __init__(self, each: Generator[Located, None, None], lists: Generator[Batch, None, None]) -> None:
+        self.lists = lists
+        self._each = each
+
+    def __iter__(self) -> Iterator[Located]:
+        return self._each
+
+    def __next__(self) -> Located:
+        return next(self._each)
+
+    def close(self) -> None:
+        """End both."""
+        self._each.close()
+        self.lists.close()
+
+
 def _each(batches: Iterator[Batch], trace: Trace) -> Iterator[Any]:
     for positions, results in batches:
         last = trace.position
@@ -472,13 +512,18 @@ def _batch_map(operator: BatchMap, values: Iterator[Any], trace: Trace) -> Itera
     call = keeping(operator.limits, bind(operator.func))
     batch: list[Any] = []
     positions: list[int] = []
+    most = operator.max_batch_size
     trace.tally(operator.name)
-    for value in values:
-        batch.append(value)
-        positions.append(trace.position)
-        if len(batch) == operator.max_batch_size:
-            yield _one_batch(operator, call, batch, positions, trace)
-            batch, positions = [], []
+    lists = values.lists if isinstance(values, _Expanded) else ([value] for value in values)
+    for some in lists:
+        batch += some
+        positions += [trace.position] * len(some)
+        if len(batch) >= most:
+            whole = len(batch) - len(batch) % most
+            for start in range(0, whole, most):
+                stop = start + most
+                yield _one_batch(operator, call, batch[start:stop], positions[start:stop], trace)
+            batch, positions = batch[whole:], positions[whole:]
     if batch:
         yield _one_batch(operator, call, batch, positions, trace)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from funcpipe_prefect.expectations import Measured, measuring
 from funcpipe_prefect.ir import Located, Sink
-from funcpipe_prefect.kernel import Batch, Batches, Trace
+from funcpipe_prefect.kernel import Batch, Batches, LocatedLists, Trace
 from funcpipe_prefect.monoid import digest_of, digest_text, digests_of
 from funcpipe_prefect.schema import canonical_encoder, canonical_list_encoder
 
@@ -32,7 +32,7 @@ class Meter:
     def passing(self, values: Iterator[Any]) -> Iterator[Located]:
         """Pair each value with the position of the record that it stems from, and count it."""
         if self._measure is None and isinstance(values, Batches):
-            return self._lists_passing(values.lists)
+            return LocatedLists(self._lists_passing(values.lists), self._whole_lists(values.lists))
         return self._each_passing(values)
 
     def _each_passing(self, values: Iterable[Any]) -> Iterator[Located]:
@@ -54,15 +54,14 @@ class Meter:
         finally:
             self._passed(count, total)
 
-    def _lists_passing(self, lists: Iterator[Batch]) -> Iterator[Located]:
+    def _lists_passing(self, lists: Iterator[Batch]) -> Generator[Located, None, None]:
         """Pass on records that are there in lists: what is worked out for a whole list takes less for each."""
-        trace, encode = self._trace, self._encode_list
+        trace = self._trace
         for positions, values in lists:
-            encoded, last = encode(values), trace.position
-            if encoded is None:
+            hashes, last, count = self._hashes(values), trace.position, 0
+            if hashes is None:
                 yield from self._each_passing(Batches(iter([(positions, values)]), trace))
             else:
-                hashes, count = digests_of(encoded), 0
                 try:
                     for item in zip(positions, values, strict=True):
                         trace.position = item[0]
@@ -71,6 +70,26 @@ class Meter:
                 finally:
                     self._passed(count, sum(hashes[:count]))
             trace.position = last
+
+    def _whole_lists(self, lists: Iterator[Batch]) -> Generator[Batch, None, None]:
+        """Pass on the lists themselves, for a sink that takes them whole."""
+        trace = self._trace
+        for positions, values in lists:
+            hashes, last = self._hashes(values), trace.position
+            if hashes is None:
+                passed = [*self._each_passing(Batches(iter([(positions, values)]), trace))]
+                yield [position for position, _ in passed], [value for _, value in passed]
+            else:
+                self._passed(len(values), sum(hashes))
+                yield positions, values
+            trace.position = last
+
+    def _hashes(self, values: list[Any]) -> list[int] | None:
+        try:
+            encoded = self._encode_list(values)
+            return None if encoded is None else digests_of(encoded)
+        except Exception:
+            return None
 
     def _passed(self, count: int, total: int) -> None:
         self._count += count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,10 +23,18 @@ __all__ = ["JsonCodec", "StoreCodec", "json_codec", "store_codec"]
 
 
 class JsonCodec(NamedTuple):
-    """How one record type is read from and written to a line of JSON."""
+    """How one record type is read from and written to a line of JSON.
+
+    Attributes:
+        decode: Reads a line.
+        encode: Writes a record.
+        encode_lines: Writes many, each followed by a newline; raises where `encode` may know a way. None for types
+            that go through it one by one.
+    """
 
     decode: Callable[[bytes | str], Any]
     encode: Callable[[Any], bytes]
+    encode_lines: Callable[[Iterable[Any]], bytes] | None = None
 
 
 @functools.cache
@@ -49,7 +57,8 @@ def json_codec(tp: Any = Any) -> JsonCodec:
             tp.model_validate_json,
             _model_json if names_sets(tp) or Any in types_within(tp) else _model_json_as_is,
         )
-    fast = msgspec.json.Encoder(order="deterministic", enc_hook=encode_foreign).encode
+    encoder = msgspec.json.Encoder(order="deterministic", enc_hook=encode_foreign)
+    fast = encoder.encode
     if is_named_tuple(tp):
         load = msgspec.json.Decoder().decode
         return JsonCodec(
@@ -65,7 +74,7 @@ def json_codec(tp: Any = Any) -> JsonCodec:
         except TypeError:
             return fast(walk(record))
 
-    return JsonCodec(msgspec.json.Decoder(tp, dec_hook=decode_foreign).decode, encode)
+    return JsonCodec(msgspec.json.Decoder(tp, dec_hook=decode_foreign).decode, encode, encoder.encode_lines)
 
 
 def _model_json_as_is(record: Any) -> bytes:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from funcpipe_prefect.fingerprint import LAYOUT
 from funcpipe_prefect.ir import Commit, Located, Part, Reject, Split
-from funcpipe_prefect.schema import json_codec
-from funcpipe_prefect.sinks.directory import Directory, StagedFile
+from funcpipe_prefect.kernel import LocatedLists
+from funcpipe_prefect.schema import JsonCodec, json_codec
+from funcpipe_prefect.sinks.directory import Directory
 
 __all__ = ["JsonlSink"]
 
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 15
+"""Bytes to write at once, about. Dask has its workers give free memory back from 64 KiB on: larger blocks, which come
+and go, would cost more for fresh pages than for what is in them."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,18 @@ class JsonlSink:
 
     def write(self, split: Split, records: Iterator[Located], record_type: Any, reject: Reject) -> Part:
         """Stage the records of one split; one that has no JSON form is handed to `reject`."""
-        encode = json_codec(record_type).encode
-        lines: list[bytes] = []
+        codec = json_codec(record_type)
+        blocks: list[bytes] = []
         size = 0
         with self.directory.staged(split) as file:
-            for position, record in records:
-                try:
-                    line = encode(record)
-                except Exception as error:
-                    reject(position, record, error)
-                    continue
-                lines.append(line)
-                size += len(line)
-                if size >= _BLOCK_BYTES:
-                    _write_lines(file, lines)
-                    size = 0
-            _write_lines(file, lines)
+            for block, count in _blocks(codec, records, reject):
+                blocks.append(block)
+                size += len(block)
+                file.records += count
+                if size >= _BLOCK_BYTES // 2:
+                    file.raw.write(b"".join(blocks))
+                    blocks, size = [], 0
+            file.raw.write(b"".join(blocks))
         return file.part
 
     def has(self, part: Part) -> bool:
@@ -81,9 +80,32 @@ class JsonlSink:
         self.directory.commit(entries)
 
 
-def _write_lines(file: StagedFile, lines: list[bytes]) -> None:
-    """Write lines that are gathered, and gather anew: a call for each would cost more than the lines."""
-    if lines:
-        file.raw.write(b"\n".join(lines) + b"\n")
-        file.records += len(lines)
-        lines.clear()
+def _blocks(codec: JsonCodec, records: Iterator[Located], reject: Reject) -> Iterator[tuple[bytes, int]]:
+    """Encode records as whole lines, a list at a time where they come in lists; give bytes and number of lines."""
+    if codec.encode_lines is None or not isinstance(records, LocatedLists):
+        yield from _lines(codec, records, reject)
+        return
+    many = 1
+    for positions, values in records.lists:
+        start = 0
+        while start < len(values):
+            stop = start + many
+            some = values[start:stop]
+            try:
+                block = codec.encode_lines(some)
+            except Exception:
+                yield from _lines(codec, zip(positions[start:stop], some, strict=True), reject)
+            else:
+                yield block, len(some)
+                many = max(1, len(some) * _BLOCK_BYTES // len(block))
+            start = stop
+
+
+def _lines(codec: JsonCodec, records: Iterable[Located], reject: Reject) -> Iterator[tuple[bytes, int]]:
+    for position, record in records:
+        try:
+            line = codec.encode(record)
+        except Exception as error:
+            reject(position, record, error)
+        else:
+            yield line + b"\n", 1
