@@ -1,6 +1,7 @@
 """One way, timed in this process: `python -m benchmarks.against NAME DOCUMENTS...`; prints a line of JSON a file.
 
-The process is warmed up by a run over the first documents before anything is timed.
+The process is warmed up by a run over the first documents before anything is timed: over so many that each worker
+takes part, and has imported what it needs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WAYS = {
     "ours_dask_stage": "ours.dask_stage",
     "ours_beam": "ours.on_beam",
 }
-WARM_UP = 500
+WARM_UP_BYTES = (2 * work.WORKERS - 1) * work.SPLIT_BYTES
 
 
 def way(name: str) -> AbstractContextManager[work.Work]:
@@ -55,7 +56,7 @@ def main() -> None:
         folder = Path(root)
         few = folder / "few.jsonl"
         with documents[0].open("rb") as file:
-            few.write_bytes(b"".join(line for _, line in zip(range(WARM_UP), file, strict=False)))
+            few.write_bytes(b"".join(file.readlines(WARM_UP_BYTES)))
         for number, one in enumerate((few, *documents)):
             out = folder / "out"
             out.mkdir()
